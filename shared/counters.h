@@ -1,0 +1,114 @@
+/*
+ * counters.h - counters in shared memory: one padded slot for each worker, single writer, many readers.
+ *
+ * The master makes the segment and never writes a worker's live slot; a worker writes its own slot only; everybody reads. Values
+ * are 64-bit, written with relaxed atomics. A slot's totals outlive its worker: the successor goes on from them,
+ * so totals never go backwards. Layout is seen by several processes: fixed-width fields, static asserts.
+ */
+#ifndef BELFRY_SHARED_COUNTERS_H
+#define BELFRY_SHARED_COUNTERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/text.h"
+
+enum counter {
+#define COUNTER(name, kind, group, help) CTR_##name,
+#include "shared/counters.def"
+#undef COUNTER
+#define CLOSE(name, code, reason, word, client, help) CTR_CLOSED_##name,
+#include "shared/closes.def"
+#undef CLOSE
+    COUNTERS
+};
+
+enum counter_kind { COUNTER_TOTAL, COUNTER_GAUGE };
+
+struct counter_row {
+    const char *name; /* closed_no_pong for rows of the close table */
+    enum counter_kind kind;
+    const char *group; /* lower case; "closes" for the close table */
+    const char *help;
+};
+
+extern const struct counter_row counters_table[COUNTERS];
+
+enum slot_state { SLOT_EMPTY, SLOT_STARTING, SLOT_READY, SLOT_DRAINING, SLOT_STOPPING };
+enum instance_state { INSTANCE_STARTING, INSTANCE_RUNNING, INSTANCE_DRAINING, INSTANCE_STOPPING };
+
+#define COUNTERS_MAX_SLOTS 256
+#define COUNTERS_SLOT_BYTES 4096
+
+/* One worker's slot. pid, generation and state are the master's; heartbeat and values the worker's. */
+struct counters_slot {
+    uint32_t pid;
+    uint32_t generation;
+    uint32_t state;      /* enum slot_state */
+    uint32_t restarts;   /* times the slot's worker died unasked */
+    uint64_t heartbeat_ms; /* monotonic clock of the worker's last turn */
+    uint64_t values[COUNTERS];
+} __attribute__((aligned(COUNTERS_SLOT_BYTES)));
+
+_Static_assert(sizeof(struct counters_slot) == COUNTERS_SLOT_BYTES, "one slot is one page");
+
+/* The segment's head: what the master says about the instance. */
+struct counters_head {
+    uint32_t slots;
+    uint32_t state;        /* enum instance_state */
+    uint32_t generation;
+    uint32_t workers;      /* configured */
+    uint64_t started_at_ms; /* wall clock */
+    uint64_t last_reload_at_ms;
+    char instance_id[40];
+    char version[24];
+};
+
+struct counters {
+    struct counters_head *head;
+    struct counters_slot *slots;
+};
+
+/* Maps an anonymous shared segment (inherited by fork). 0 or negative errno. */
+int counters_create(struct counters *c, uint32_t slots);
+void counters_destroy(struct counters *c);
+
+/* The slot this process writes; a private one before counters_attach. Documented global: it is what makes counting one instruction
+ * anywhere in a worker. */
+extern struct counters_slot *counters_self;
+/* Makes slot the one this process writes, and zeroes its gauges. */
+void counters_attach(struct counters *c, uint32_t slot);
+/* Master: a worker is gone: state SLOT_EMPTY, gauges zeroed, totals kept. */
+void counters_retire(struct counters *c, uint32_t slot);
+
+static inline void counters_add(enum counter id, uint64_t n)
+{
+    uint64_t *v = &counters_self->values[id];
+    __atomic_store_n(v, __atomic_load_n(v, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+static inline void counters_inc(enum counter id)
+{
+    counters_add(id, 1);
+}
+static inline void counters_dec(enum counter id)
+{
+    counters_add(id, (uint64_t)-1);
+}
+static inline void counters_set(enum counter id, uint64_t value)
+{
+    __atomic_store_n(&counters_self->values[id], value, __ATOMIC_RELAXED);
+}
+
+uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
+/* Sum over all slots, empty ones included. */
+uint64_t counters_sum(const struct counters *c, enum counter id);
+
+/* Appends a JSON object of one group's counters, of one slot (slot >= 0) or of all (slot < 0): {"name": n, ...}. */
+void counters_json_group(const struct counters *c, int slot, const char *group, struct text_buf *out);
+/* Appends Prometheus text (exposition format 0.0.4): HELP and TYPE once for each row, one sample for each slot in use, label worker="N".
+ * names: belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds as
+ * belfry_NAME_seconds (base units). */
+void counters_prometheus(const struct counters *c, struct text_buf *out);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * context.h - what the modules of one worker share: the loop, the snapshot, and one of each module.
+ *
+ * One object for each worker process, made and owned by worker.c; every module keeps a borrowed pointer to it. Members are set in
+ * start order and never replaced. This is instead of globals: tests build one by hand.
+ */
+#ifndef BELFRY_WORKERS_CONTEXT_H
+#define BELFRY_WORKERS_CONTEXT_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared/emit.h"
+#include "shared/message.h"
+#include "workers/worker.h"
+
+struct acceptor;
+struct canary;
+struct conns;
+struct hub;
+struct sessions;
+struct store;
+struct subscriber;
+struct wheel;
+struct router;
+
+struct worker {
+    struct ev_loop *loop;
+    const struct worker_start *start;
+    const struct options *opt; /* start->opt */
+    struct message_style style;
+    struct emit_rules emit_rules;
+    struct wheel *wheel;           /* deadlines */
+    struct conns *conns;           /* all connections; flush and reap lists */
+    struct acceptor *acceptor;
+    struct hub *hub;               /* users and devices */
+    struct sessions *sessions;     /* attach, live, repair */
+    struct subscriber *subscriber; /* pub/sub link */
+    struct store *store;           /* command link */
+    struct canary *canary;         /* delivery probe */
+    struct router *router;         /* HTTP endpoints */
+    bool is_draining;
+};
+
+/* Milliseconds now, read once a turn (ev_now), and the wall clock of the same turn. */
+int64_t worker_now_ms(const struct worker *w);
+int64_t worker_wall_ms(const struct worker *w);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * filter.h - which types a device wants: everything, a list, or everything but a list. Pure.
+ *
+ * Contract of subscribe and unsubscribe: everything passes until the first subscribe, which starts a list; unsubscribe takes from the list, or excludes
+ * while there is none. Case does not matter. Bounded: FILTER_MAX_TYPES names of FILTER_MAX_NAME_BYTES.
+ */
+#ifndef BELFRY_WORKERS_FILTER_H
+#define BELFRY_WORKERS_FILTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/text.h"
+
+#define FILTER_MAX_TYPES 64
+#define FILTER_MAX_NAME_BYTES 64
+
+struct filter;
+
+/* Each takes *f (may be NULL) and makes or changes it. 0, -EINVAL (name empty or too long), -ENOSPC (too many), -ENOMEM. */
+int filter_subscribe(struct filter **f, struct text_span type);
+int filter_unsubscribe(struct filter **f, struct text_span type);
+/* "A,B" as in ?types=. Same errors. */
+int filter_parse(struct filter **f, const char *value);
+bool filter_allows(const struct filter *f, uint64_t type_hash); /* NULL: true */
+/* The list of subscribed names as a JSON array, upper or lower as given; [] when everything passes or only exclusions are kept. */
+void filter_json(const struct filter *f, struct text_buf *out);
+void filter_free(struct filter *f);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * frame.h - one server-to-client WebSocket message, encoded once, shared by reference. RFC 6455, section 5.2.
+ *
+ * Server frames are not masked, so all devices get the same bytes. Never changed after it was made. Knows what the queue and the session
+ * ask about a message without reading it again.
+ */
+#ifndef BELFRY_WORKERS_FRAME_H
+#define BELFRY_WORKERS_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum frame_kind {
+    FRAME_REPLY,     /* answer to a command, FULL_SYNC: always passes, never dropped */
+    FRAME_USER,      /* a message of one user */
+    FRAME_BROADCAST
+};
+
+struct frame {
+    uint32_t refs;
+    uint32_t len;           /* of bytes */
+    enum frame_kind kind;
+    bool is_stored;         /* known to stand in the user's list */
+    uint64_t id_hash;       /* 0: none */
+    uint64_t type_hash;     /* 0: none */
+    uint64_t conflate_key;  /* 0: never conflates */
+    unsigned char bytes[];  /* header and payload */
+};
+
+/* Unfragmented text frame around a copy of payload; refs 1. NULL without memory. */
+struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len);
+/* Writes the header of an unmasked frame; returns its length (2, 4 or 10). */
+size_t frame_header(unsigned char out[10], int opcode, bool is_final, uint64_t payload_len);
+struct frame *frame_ref(struct frame *f);
+void frame_unref(struct frame *f); /* accepts NULL */
+/* The payload inside bytes. */
+const char *frame_payload(const struct frame *f, size_t *len);
+
+#endif

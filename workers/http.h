@@ -1,0 +1,53 @@
+/*
+ * http.h - HTTP/1.1 requests in (llhttp), responses out. RFC 9110, RFC 9112. The only file that knows llhttp.
+ *
+ * An object exists only while a request is under way and comes from a pool. Bytes are fed as they come; head and body are bounded while they
+ * arrive.
+ */
+#ifndef BELFRY_WORKERS_HTTP_H
+#define BELFRY_WORKERS_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "shared/text.h"
+
+struct http;
+
+struct http_limits {
+    size_t max_head_bytes;
+    size_t max_body_bytes;
+};
+
+struct http *http_new(const struct http_limits *limits);
+void http_free(struct http *h);
+
+/* Feeds bytes; *used says how many belong to this request. 1: the request is whole; 0: more is needed; negative: -status to answer with (400, 405 method unknown,
+ * 413 body, 431 head, 501 transfer coding, 505 version), after which the connection must end. An upgrade request is whole at the end of its head; bytes after it are
+ * not used. */
+int http_feed(struct http *h, const char *bytes, size_t len, size_t *used);
+/* True once the head is whole (Expect: 100-continue may be answered). */
+bool http_is_started(const struct http *h);
+
+const char *http_method(const struct http *h);
+struct text_span http_path(const struct http *h);  /* undecoded, without query */
+struct text_span http_query(const struct http *h); /* without '?' */
+/* Value of a header by name in any case, surrounding blanks trimmed; several are joined by ", ". False when absent. */
+bool http_header(const struct http *h, const char *name, struct text_span *value);
+/* Number of times the header stands there. */
+int http_header_count(const struct http *h, const char *name);
+/* True when a comma-separated header holds the token, in any case. */
+bool http_header_has(const struct http *h, const char *name, const char *token);
+struct text_span http_body(const struct http *h);
+bool http_is_upgrade(const struct http *h); /* asks for Upgrade: websocket or any other */
+bool http_keep_alive(const struct http *h);
+int http_minor_version(const struct http *h);
+
+/* Reason phrase of a status. */
+const char *http_status_text(int status);
+/* Appends status line, Date, Content-Type, Content-Length, Connection, Cache-Control: no-store, X-Content-Type-Options, the extra header lines ("Name: value\r\n..." or NULL), and the
+ * body unless head_only. */
+void http_respond(struct text_buf *out, int status, const char *content_type, const char *extra, struct text_span body,
+                  bool keep_alive, bool head_only);
+
+#endif

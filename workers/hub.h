@@ -1,0 +1,71 @@
+/*
+ * hub.h - users and their devices on this worker.
+ *
+ * Index only: user id -> struct user -> list of devices. Says when a user's first device came and its last one left; what that means (subscribing,
+ * reading the list) is session.c's. Each struct device lives inside its connection, which alone frees it.
+ */
+#ifndef BELFRY_WORKERS_HUB_H
+#define BELFRY_WORKERS_HUB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "workers/frame.h"
+
+struct conn;
+struct hub;
+struct filter;        /* filter.h */
+struct held;          /* session.c: live messages that wait while the device attaches */
+struct recent;        /* recent.h: ids this user's devices were sent */
+struct resume;        /* session.h */
+struct store_call;    /* store.h */
+
+enum device_state {
+    DEVICE_NONE,      /* not with the hub */
+    DEVICE_ATTACHING, /* waits for the subscription or the list; live messages are held */
+    DEVICE_LIVE
+};
+
+struct device {
+    struct conn *conn;
+    struct user *user;
+    struct device *next, *prev;   /* of the same user */
+    enum device_state state;
+    struct filter *filter;        /* NULL: everything passes */
+    struct resume *resume;        /* until live */
+    struct held *held;            /* while attaching; NULL: none came */
+    struct store_call *reading;   /* while the list is read */
+};
+
+enum subscription { SUBSCRIPTION_NONE, SUBSCRIPTION_WANTED, SUBSCRIPTION_SENT, SUBSCRIPTION_CONFIRMED };
+
+struct user {
+    struct device *devices;       /* newest first */
+    uint32_t device_count;
+    enum subscription subscription; /* subscriber.c's */
+    struct user *sub_next, *sub_prev; /* subscriber.c's batch list */
+    bool in_batch;
+    bool needs_repair;            /* session.c: the link was lost since the list was read */
+    struct store_call *repairing; /* session.c */
+    struct recent *recent;        /* session.c; NULL: nothing yet */
+    uint64_t id_hash;             /* text_hash64 of id: usertable.h */
+    uint16_t id_len;
+    char *id;                     /* NUL-terminated */
+    void *hub_entry;              /* hub.c's */
+};
+
+struct hub *hub_new(void);
+void hub_free(struct hub *h);
+/* Adds the device to its user, made when new. NULL without memory. */
+struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len);
+/* Takes the device out; true when it was the user's last (the user still exists until hub_forget). */
+bool hub_leave(struct hub *h, struct device *d);
+/* Frees a user without devices (recent must be freed by its owner before). */
+void hub_forget(struct hub *h, struct user *u);
+struct user *hub_find(struct hub *h, const char *user_id, size_t len);
+/* Calls fn for every user; fn may make device leave but not join, and must not forget other users than u. */
+void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data);
+size_t hub_users(const struct hub *h);
+
+#endif

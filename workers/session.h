@@ -1,0 +1,52 @@
+/*
+ * session.h - a device's life with its user's messages: attach, replay, live, repair.
+ *
+ * Attach is gap-free for producers that know nothing of it: the subscription is confirmed first, then the list is read, then both are merged by id
+ * (merge.h), then the device is live. Repair after a lost link is the same reading. Redis away: the device waits, attached as soon
+ * as the list can be read; commands that need no Redis are answered meanwhile.
+ */
+#ifndef BELFRY_WORKERS_SESSION_H
+#define BELFRY_WORKERS_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/closes.h"
+#include "shared/text.h"
+#include "shared/token.h"
+#include "workers/context.h"
+#include "workers/hub.h"
+
+#define RESUME_SEEN_MAX 32
+
+/* Where a device wants to go on: query parameters or the auth frame. */
+struct resume {
+    bool has_last_id;
+    uint64_t last_id;               /* message_id_hash */
+    uint32_t seen_count;
+    uint64_t seen[RESUME_SEEN_MAX]; /* message_id_hash */
+};
+
+struct sessions *sessions_new(struct worker *w);
+void sessions_free(struct sessions *s);
+
+/* A connection's token was accepted: joins the user and starts attaching. resume and filter: given (freed here or with the device), may be
+ * NULL. 0; or -EDQUOT (max-connections-per-user) or -ENOMEM with nothing kept but the arguments freed. */
+int session_open(struct worker *w, struct device *d, const struct token_claims *claims, struct resume *resume,
+                 struct filter *filter);
+/* The connection is going: leaves the user, drops its subscription when it was the last. Accepts a device that never opened. */
+void session_close(struct worker *w, struct device *d);
+/* dashboard_refresh: FULL_SYNC now, then calls conn_send for the text done (given, malloc'ed). 0 or -EAGAIN (Redis away), -ENOMEM. */
+int session_refresh(struct worker *w, struct device *d, const char *full_sync_type, struct frame *done);
+
+/* From subscriber.c. payload is borrowed for the call. */
+void session_on_subscribed(struct worker *w, struct user *u);
+void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len);
+void session_on_broadcast(struct worker *w, const char *payload, size_t len);
+/* The subscriber link was lost: every user must be repaired once its channel is confirmed again. */
+void session_on_link_lost(struct worker *w);
+/* From store.c: the command link is up again: pending readings start. */
+void session_on_store_up(struct worker *w);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * store.h - the worker's command link: lists, snapshots, marks, scripts, probes. Asynchronous, pipelined, every call answered exactly once.
+ *
+ * Each call's callback gets its answer, or an error when the link is down, lost, or too slow (redis-command-timeout: the link is given up and made anew).
+ * Calls while the link is down fail at once with -ENOTCONN; nobody waits in a queue here. hiredis with libev's adapter.
+ */
+#ifndef BELFRY_WORKERS_STORE_H
+#define BELFRY_WORKERS_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/emit.h"
+#include "shared/text.h"
+#include "workers/context.h"
+
+struct store_call; /* one call under way */
+
+/* Everything stored for one user. Spans are valid during the callback only. */
+struct store_user {
+    struct text_span *entries; /* notifications list, head (newest) first */
+    size_t entry_count;
+    struct text_span snapshot; /* len 0: none */
+    struct text_span acked;    /* acked id as the client gave it; len 0: none */
+    struct text_span *read_ids;
+    size_t read_count;
+};
+
+/* error: 0 or negative errno; user is NULL on error. */
+typedef void store_user_fn(void *data, int error, const struct store_user *user);
+/* value: the integer reply (emit: subscribers reached; numsub: subscribers), or 0. */
+typedef void store_done_fn(void *data, int error, int64_t value);
+typedef void store_text_fn(void *data, int error, struct text_span text);
+
+struct store *store_new(struct worker *w);
+void store_free(struct store *s);
+bool store_is_up(const struct store *s);
+
+/* Each returns the call (cancel it with store_cancel, after which the callback never comes), or NULL when it could not be sent (down, no memory): the callback
+ * is then not called. */
+struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn, void *data);
+/* Snapshot, ids and marks for FULL_SYNC are the same reading. */
+struct store_call *store_emit(struct store *s, const struct emit_command *c, store_done_fn *fn, void *data);
+struct store_call *store_numsub(struct store *s, const char *user_id, store_done_fn *fn, void *data);
+/* SADD of the read marks with their expiry; then PUBLISH of the text to the user's channel, so that every device on every worker and instance
+ * hears it. */
+struct store_call *store_mark_read(struct store *s, const char *user_id, const struct text_span *ids, size_t count,
+                                   struct text_span publish, store_done_fn *fn, void *data);
+struct store_call *store_set_acked(struct store *s, const char *user_id, struct text_span id, store_done_fn *fn,
+                                   void *data);
+/* INFO, raw text. */
+struct store_call *store_info(struct store *s, store_text_fn *fn, void *data);
+/* PUBLISH of a probe. */
+struct store_call *store_publish(struct store *s, const char *channel, struct text_span text, store_done_fn *fn,
+                                 void *data);
+void store_cancel(struct store_call *c); /* accepts NULL */
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * subscriber.h - the worker's pub/sub link: ws:broadcast, the probe channel and one channel for each connected user.
+ *
+ * hiredis' non-blocking context read by a loop of our own: the asynchronous API keeps a callback object for each channel, which would cost more than
+ * the user itself. SUBSCRIBE and UNSUBSCRIBE leave in batches at the end of a turn. Reconnects with jittered back-off and subscribes to everything
+ * again. https://redis.io/docs/latest/develop/pubsub/
+ */
+#ifndef BELFRY_WORKERS_SUBSCRIBER_H
+#define BELFRY_WORKERS_SUBSCRIBER_H
+
+#include <stdbool.h>
+
+#include "workers/context.h"
+#include "workers/hub.h"
+
+/* Starts connecting. NULL without memory only: Redis away is not an error. */
+struct subscriber *subscriber_new(struct worker *w);
+void subscriber_free(struct subscriber *s);
+/* First device of a user: session_on_subscribed follows when Redis confirmed; again after every reconnect. */
+void subscriber_want(struct subscriber *s, struct user *u);
+/* Last device left; u may be freed after this returns. */
+void subscriber_drop(struct subscriber *s, struct user *u);
+bool subscriber_is_up(const struct subscriber *s);
+/* The link does not deliver (canary.c found out): close and connect anew. */
+void subscriber_reset(struct subscriber *s, const char *why);
+/* Channel on which this worker's probes come back: handed to canary_on_echo. */
+const char *subscriber_probe_channel(const struct subscriber *s);
+
+#endif
