@@ -1,5 +1,8 @@
 /*
- * closes.h - the table of reasons a client leaves (closes.def) as data. RFC 6455, section 7.4.
+ * closes.h - the table of reasons a client leaves (closes.def) as data.
+ *
+ * Workers (codes, counters, log words) and the manual's lint. Pure. RFC 6455, section 7.4; the
+ * codes from 4000 on are Belfry's own: belfry-protocol(7).
  */
 #ifndef BELFRY_SHARED_CLOSES_H
 #define BELFRY_SHARED_CLOSES_H

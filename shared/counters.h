@@ -1,9 +1,11 @@
 /*
- * counters.h - counters in shared memory: one padded slot for each worker, single writer, many readers.
+ * counters.h - counters in shared memory: one padded slot for each worker, single writer, many
+ * readers.
  *
- * The master makes the segment and never writes a worker's live slot; a worker writes its own slot only; everybody reads. Values
- * are 64-bit, written with relaxed atomics. A slot's totals outlive its worker: the successor goes on from them,
- * so totals never go backwards. Layout is seen by several processes: fixed-width fields, static asserts.
+ * The master makes the segment and never writes a worker's live slot; a worker writes its own slot
+ * only; everybody reads. Values are 64-bit, written with relaxed atomics. A slot's totals outlive
+ * its worker: the successor goes on from them, so totals never go backwards. Layout is seen by
+ * several processes: fixed-width fields, static asserts.
  */
 #ifndef BELFRY_SHARED_COUNTERS_H
 #define BELFRY_SHARED_COUNTERS_H
@@ -12,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/closes.h"
 #include "shared/text.h"
 
 enum counter {
@@ -23,6 +26,9 @@ enum counter {
 #undef CLOSE
     COUNTERS
 };
+
+/* The row of a close reason: CTR_CLOSED_FIRST + CLOSE_x, the tables being in one order. */
+#define CTR_CLOSED_FIRST (COUNTERS - (int)CLOSE_REASONS)
 
 enum counter_kind { COUNTER_TOTAL, COUNTER_GAUGE };
 
@@ -41,7 +47,8 @@ enum instance_state { INSTANCE_STARTING, INSTANCE_RUNNING, INSTANCE_DRAINING, IN
 #define COUNTERS_MAX_SLOTS 256
 #define COUNTERS_SLOT_BYTES 4096
 
-/* One worker's slot. pid, generation and state are the master's; heartbeat and values the worker's. */
+/* One worker's slot. pid, generation and state are the master's; heartbeat and values the worker's.
+ * */
 struct counters_slot {
     uint32_t pid;
     uint32_t generation;
@@ -74,8 +81,8 @@ struct counters {
 int counters_create(struct counters *c, uint32_t slots);
 void counters_destroy(struct counters *c);
 
-/* The slot this process writes; a private one before counters_attach. Documented global: it is what makes counting one instruction
- * anywhere in a worker. */
+/* The slot this process writes; a private one before counters_attach. Documented global: it is what
+ * makes counting one instruction anywhere in a worker. */
 extern struct counters_slot *counters_self;
 /* Makes slot the one this process writes, and zeroes its gauges. */
 void counters_attach(struct counters *c, uint32_t slot);
@@ -104,11 +111,17 @@ uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
 /* Sum over all slots, empty ones included. */
 uint64_t counters_sum(const struct counters *c, enum counter id);
 
-/* Appends a JSON object of one group's counters, of one slot (slot >= 0) or of all (slot < 0): {"name": n, ...}. */
-void counters_json_group(const struct counters *c, int slot, const char *group, struct text_buf *out);
-/* Appends Prometheus text (exposition format 0.0.4): HELP and TYPE once for each row, one sample for each slot in use, label worker="N".
- * names: belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds as
- * belfry_NAME_seconds (base units). */
+/* Appends a JSON object of one group's counters, of one slot (slot >= 0) or of all (slot < 0):
+ * {"name":n,...}. "All" is the sum; of gauges in _us or _ms it is the largest, for their sum says
+ * nothing. */
+void counters_json_group(const struct counters *c, int slot, const char *group,
+                         struct text_buf *out);
+/* Appends Prometheus text (exposition format 0.0.4): HELP and TYPE once for each row, one sample
+ * for each slot that ever had a worker (totals outlive it), label worker="N". Names:
+ * belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds
+ * as belfry_NAME_seconds (base units). The rows of the close table are one metric:
+ * belfry_closes_total{reason="no_pong",code="0",worker="0"}. The instance's value is sum without
+ * (worker): a sample of it beside the others would count twice in every sum. */
 void counters_prometheus(const struct counters *c, struct text_buf *out);
 
 #endif

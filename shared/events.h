@@ -1,7 +1,7 @@
 /*
  * events.h - the event table (events.def) as data.
  *
- * All processes and libbelfry. Pure.
+ * All processes and libbelfry. Pure. Names and fields: belfry-protocol(7).
  */
 #ifndef BELFRY_SHARED_EVENTS_H
 #define BELFRY_SHARED_EVENTS_H
@@ -33,10 +33,11 @@ extern const struct event_row events_table[EVENT_TYPES];
 
 /* Row of a type name in any case; -1 when the table has none. */
 int events_find(const char *name, size_t len);
-/* Nearest name for an error message; NULL when nothing is near. */
+/* Nearest name (in upper case) for an error message; NULL when nothing is near. */
 const char *events_nearest(const char *name);
-/* Checks a payload (raw JSON) against a row. 0, or -EINVAL with a text in why that names the field, what it must be
- * and what it was (never longer than cap). */
+/* Checks a payload (raw JSON) against a row: required fields, types, words. 0, or -EINVAL with a
+ * text in why (cut to cap, always ended) that names the field, what it must be and what it was:
+ * "amount_cents: must be an integer, is a string". The text never holds any of the payload. */
 int events_check_payload(int event, struct text_span payload, char *why, size_t cap);
 
 #endif

@@ -1,7 +1,9 @@
 /*
- * ipc.h - framed messages between the master and a worker: SOCK_SEQPACKET pair, types from control.def, descriptors by SCM_RIGHTS.
+ * ipc.h - framed messages between the master and a worker: SOCK_SEQPACKET pair, types from
+ * control.def, descriptors by SCM_RIGHTS.
  *
- * Both ends are this program: a message that cannot be read is a bug or a dying peer, and ends the link. unix(7).
+ * Both ends are this program: a message that cannot be read is a bug or a dying peer, and ends the
+ * link. unix(7).
  */
 #ifndef BELFRY_SHARED_IPC_H
 #define BELFRY_SHARED_IPC_H
@@ -34,7 +36,8 @@ struct ipc_message {
 
 /* Non-blocking, close-on-exec pair. 0 or negative errno. */
 int ipc_pair(int fds[2]);
-/* 0; -EAGAIN when the peer's queue is full; other negative errno: the link is gone. fd is not closed. */
+/* 0; -EAGAIN when the peer's queue is full; other negative errno: the link is gone. fd is not
+ * closed. */
 int ipc_send(int socket, enum control_type type, const void *body, size_t body_len, int fd);
 /* 1: one message; 0: nothing now; -EPIPE: the peer closed; -EBADMSG and others: end the link. */
 int ipc_recv(int socket, struct ipc_message *out);

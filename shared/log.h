@@ -1,8 +1,10 @@
 /*
- * log.h - one line for each event: level, time, process, key=value pairs; text or JSON form; stderr, syslog or a file.
+ * log.h - one line for each event: level, time, process, key=value pairs; text or JSON form;
+ * stderr, syslog or a file.
  *
- * Master, workers and belfryctl. One of the documented globals: the log of this process (level, target, limiter). Never blocks
- * beyond one write(2); a line that cannot be written is lost and counted. Callers never pass payloads or tokens.
+ * Master, workers and belfryctl. One of the documented globals: the log of this process (level,
+ * target, limiter). Never blocks beyond one write(2); a line that cannot be written is lost and
+ * counted. Callers never pass payloads or tokens.
  *
  *   log_info("worker-ready", "slot", LOG_INT(3), "pid", LOG_INT(pid))  is written
  *   2026-01-31T12:00:00.123Z info w3 worker-ready slot=3 pid=77
@@ -14,15 +16,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_NOTICE, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+enum log_level {
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_WARNING,
+    LOG_LEVEL_NOTICE,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_DEBUG
+};
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
-/* Where lines go: target as in the option log-target ("stderr", "syslog", "file:PATH" or an absolute path).
- * 0 or negative errno from opening the file. May be called again; the old target is closed. */
+/* Where lines go: target as in the option log-target ("stderr", "syslog", "file:PATH" or an
+ * absolute path). 0 or negative errno from opening the file. May be called again; the old target is
+ * closed. */
 int log_open(const char *target, enum log_level level, enum log_format format);
-/* Opens the file again under its name (after rotation); other targets: nothing. 0 or negative errno (old one stays). */
+/* Opens the file again under its name (after rotation); other targets: nothing. 0 or negative errno
+ * (old one stays). */
 int log_reopen(void);
-/* Descriptor of the log file, -1 for other targets: handed to workers, which may not open it themselves. */
+/* Descriptor of the log file, -1 for other targets: handed to workers, which may not open it
+ * themselves. */
 int log_fd(void);
 /* Takes fd (given) as the log file from now on. */
 void log_take_fd(int fd);
@@ -31,12 +42,13 @@ void log_set_level(enum log_level level);
 void log_set_role(const char *role);
 bool log_enabled(enum log_level level);
 
-/* Writes event with key, value pairs up to a NULL key. Values are escaped and quoted when they need it. A line whose event was
- * written more than 20 times within ten seconds is suppressed and counted; the count is told with the next
- * one that passes. */
+/* Writes event with key, value pairs up to a NULL key. Values are escaped and quoted when they need
+ * it. A line whose event was written more than 20 times within ten seconds is suppressed and
+ * counted; the count is told with the next one that passes. */
 void log_event(enum log_level level, const char *event, ...) __attribute__((sentinel));
 
-/* Values of log_event are strings; these format others into storage that lives until the end of the full expression's block. */
+/* Values of log_event are strings; these format others into storage that lives until the end of the
+ * full expression's block. */
 #define LOG_TEXT_BYTES 32
 const char *log_int(char buf[LOG_TEXT_BYTES], int64_t value);
 #define LOG_INT(v) log_int((char[LOG_TEXT_BYTES]){0}, (int64_t)(v))
@@ -55,5 +67,7 @@ const char *log_errno(int error);
 
 /* Lines suppressed since the process started (counter log_lines_suppressed). */
 uint64_t log_suppressed(void);
+/* Lines lost because they could not be written. */
+uint64_t log_lost(void);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * options.h - options: the table (options.def), the parser, the checked snapshot.
  *
- * Master, workers, belfryctl. A snapshot is built once, checked as a whole, and never changed afterwards; a reload builds another one. Order
- * of sources: command line > environment > file > profile > default. No globals.
+ * Master, workers, belfryctl. A snapshot is built once, checked as a whole, and never changed
+ * afterwards; a reload builds another one. Order of sources: command line > environment > file >
+ * profile > default. No globals.
  */
 #ifndef BELFRY_SHARED_OPTIONS_H
 #define BELFRY_SHARED_OPTIONS_H
@@ -22,9 +23,22 @@ enum option_id {
     OPTIONS
 };
 
-enum option_kind { OPTION_STRING, OPTION_LIST, OPTION_COUNT, OPTION_BYTES, OPTION_TIME, OPTION_CHOICE };
+enum option_kind {
+    OPTION_STRING,
+    OPTION_LIST,
+    OPTION_COUNT,
+    OPTION_BYTES,
+    OPTION_TIME,
+    OPTION_CHOICE
+};
 enum option_reload { OPTION_LIVE, OPTION_WORKERS, OPTION_RESTART };
-enum option_source { SOURCE_DEFAULT, SOURCE_PROFILE, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_COMMAND_LINE };
+enum option_source {
+    SOURCE_DEFAULT,
+    SOURCE_PROFILE,
+    SOURCE_FILE,
+    SOURCE_ENVIRONMENT,
+    SOURCE_COMMAND_LINE
+};
 
 struct option_row {
     const char *name; /* with '-' */
@@ -72,36 +86,46 @@ struct options_command {
     struct text_list rest; /* words that are not options, in order */
 };
 
-/* Error and warning lines go here, one callback for each, without newline: "belfry.conf:12: ping-interval: ...". */
+/* Error and warning lines go here, one callback for each, without newline:
+ * "belfry.conf:12: ping-interval: ...". */
 typedef void options_report_fn(void *data, bool is_error, const char *line);
 
 /*
- * Builds a snapshot from argv (argv[0] skipped), environ and the file (--config FILE or BELFRY_CONFIG, else the default file when it exists).
- * Understands --name=X, --name X, --no-name for on/off choices, --name alone for them; --config, --test-config, --help, --version;
- * "--" ends options. With stop_at_word the first word that is no option ends parsing (belfryctl's subcommand) and
- * all the following go to command->rest unread. Reports every error, not only the first.
- * 0 and *out (given; options_free), or -EINVAL after at least one error was reported. file errors name file, line, option, allowed
- * range and the nearest name. Secrets in values (redis-url) never appear in a report.
+ * Builds a snapshot from argv (argv[0] skipped), environ and the file (--config FILE or
+ * BELFRY_CONFIG, else the default file when it exists). Understands --name=X, --name X, --no-name
+ * for on/off choices, --name alone for them; --config, --test-config, --help, --version; "--" ends
+ * options. With stop_at_word the first word that is no option ends parsing (belfryctl's subcommand)
+ * and all the following go to command->rest unread. A value is checked by itself whatever its
+ * source, also when a stronger source overrides it. Reports every error, not only the first. After
+ * --help or --version neither environment nor file are read.
+ * 0 and *out (given; options_free), or -EINVAL after at least one error was reported. Errors name
+ * source, line, option, allowed range and the nearest name. Secrets in values (redis-url) never
+ * appear in a report. command (may be NULL) is written in any case; options_command_free.
  */
-int options_load(int argc, char **argv, char **environment, bool stop_at_word, struct options_command *command,
-                 options_report_fn *report, void *report_data, struct options **out);
+int options_load(int argc, char **argv, char **environment, bool stop_at_word,
+                 struct options_command *command, options_report_fn *report, void *report_data,
+                 struct options **out);
 void options_free(struct options *o);
 void options_command_free(struct options_command *c);
 
-/* Checks that look outside: files readable, keys usable together, addresses well-formed, unused keys (a warning). 0 or -EINVAL. */
+/* Checks of what options_load cannot see in one value: files readable, users there, keys and
+ * algorithms that fit, addresses that do not clash, unused keys (a warning). 0 or -EINVAL. */
 int options_check(const struct options *o, options_report_fn *report, void *report_data);
 
-/* Appends the value of one option as it would stand in the file; the password in redis-url is written as ***. */
+/* Appends the value of one option as it would stand in the file; the password in redis-url is
+ * written as ***. */
 void options_format(const struct options *o, enum option_id id, struct text_buf *out);
 /* Ids of options whose values differ; returns how many were written to ids (room for OPTIONS). */
 int options_diff(const struct options *a, const struct options *b, enum option_id ids[OPTIONS]);
 /* Nearest option name; NULL when nothing is near. */
 const char *options_nearest(const char *name);
-/* Writes the options part of --help, by section, or the sample file etc/belfry.conf (every option, commented, with its default). */
+/* Writes the options part of --help, by section, or the sample file etc/belfry.conf (every option,
+ * commented, with its default). */
 void options_print_help(FILE *to);
 void options_print_sample(FILE *to);
 
-/* Overwrites in argv the values of options that hold secrets (redis-url), so that process lists do not show them. */
+/* Overwrites in argv the values of options that hold secrets (redis-url), so that process lists do
+ * not show them. */
 void options_scrub_argv(int argc, char **argv);
 
 #endif

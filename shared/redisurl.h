@@ -1,9 +1,10 @@
 /*
  * redisurl.h - redis-url taken apart.
  *
- * Master (check), workers, belfryctl, libbelfry. Pure. Forms: redis://[USER:PASSWORD@]HOST[:PORT][/DB] (IPv6 in brackets, user and
- * password percent-decoded, ":PASSWORD@" without user), rediss:// the same over TLS where built in,
- * unix:///PATH[?db=N] (user:password@ allowed before the path), embedded (only the master understands it).
+ * Master (check), workers, belfryctl, libbelfry. Pure. Forms:
+ * redis://[USER:PASSWORD@]HOST[:PORT][/DB] (IPv6 in brackets, user and password percent-decoded,
+ * ":PASSWORD@" without user), rediss:// the same over TLS where built in, unix:///PATH[?db=N]
+ * (user:password@ allowed before the path), embedded (only the master understands it).
  */
 #ifndef BELFRY_SHARED_REDISURL_H
 #define BELFRY_SHARED_REDISURL_H

@@ -16,8 +16,9 @@ struct text_span {
     size_t len;
 };
 
-/* Growing buffer. Zero-initialised is empty. After a failed allocation `failed` is set and stays set, later appends do
- * nothing: check once at the end. data is NUL-terminated whenever it is not NULL. */
+/* Growing buffer. Zero-initialised is empty. After a failed allocation `failed` is set and stays
+ * set, later appends do nothing: check once at the end. data is NUL-terminated whenever it is not
+ * NULL. */
 struct text_buf {
     char *data;
     size_t len;
@@ -37,15 +38,17 @@ void text_add(struct text_buf *b, const char *bytes, size_t len);
 void text_adds(struct text_buf *b, const char *string);
 void text_addc(struct text_buf *b, char c);
 void text_addf(struct text_buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Appends a JSON string with its quotes (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD. */
+/* Appends a JSON string with its quotes (RFC 8259, section 7). Bytes that are not UTF-8 become
+ * U+FFFD. */
 void text_add_json(struct text_buf *b, const char *bytes, size_t len);
-/* Appends bytes made safe for a log line: printable ASCII as is, quotes and backslash escaped, all else \xNN; at most
- * max_bytes of input, then "...". */
+/* Appends bytes made safe for a log line: printable ASCII as is, quotes and backslash escaped, all
+ * else \xNN; at most max_bytes of input, then "...". */
 void text_add_escaped(struct text_buf *b, const char *bytes, size_t len, size_t max_bytes);
 
 /* 0 or -ENOMEM. The string is copied. */
 int text_list_add(struct text_list *l, const char *bytes, size_t len);
-/* Appends the items of a comma-separated value, surrounding blanks trimmed, empty items skipped. 0 or -ENOMEM. */
+/* Appends the items of a comma-separated value, surrounding blanks trimmed, empty items skipped. 0
+ * or -ENOMEM. */
 int text_list_split(struct text_list *l, const char *value);
 bool text_list_has(const struct text_list *l, const char *bytes, size_t len);
 int text_list_copy(const struct text_list *from, struct text_list *to);
@@ -58,26 +61,28 @@ static inline struct text_span text_span_of(const char *string)
 bool text_span_eq(struct text_span a, const char *string);
 bool text_span_ieq(struct text_span a, const char *string);
 
-/* "25s", "500ms", "7d", "1h30m" -> milliseconds; bare numbers are seconds. 0 or -EINVAL, -ERANGE. */
+/* "25s", "500ms", "7d", "1h30m" -> milliseconds; bare numbers are seconds; no fractions.
+ * 0 or -EINVAL, -ERANGE. */
 int text_parse_time_ms(const char *s, int64_t *out);
 /* "16k", "1M", "1048576" -> bytes. 0 or -EINVAL, -ERANGE. */
 int text_parse_bytes(const char *s, int64_t *out);
 int text_parse_count(const char *s, int64_t *out);
 
-/* Optimal string alignment distance, for "did you mean"; longer inputs than 64 bytes give SIZE_MAX. */
+/* Optimal string alignment distance, for "did you mean"; inputs above 64 bytes give SIZE_MAX. */
 size_t text_distance(const char *a, const char *b);
 
 /* True when the bytes are well-formed UTF-8 (Unicode 15, table 3-7). */
 bool text_is_utf8(const char *bytes, size_t len);
 
-/* Percent-decodes (RFC 3986, section 2.1) into out (cap includes the NUL); plus_is_blank for query strings.
- * Length or -EINVAL (bad escape or %00) or -ENOSPC. */
+/* Percent-decodes (RFC 3986, section 2.1) into out (cap includes the NUL); plus_is_blank for query
+ * strings. Length or -EINVAL (bad escape or %00) or -ENOSPC. */
 int text_percent_decode(struct text_span in, bool plus_is_blank, char *out, size_t cap);
 /* Finds name in a query string ("a=1&b=2"); value undecoded. False when absent. First one wins. */
 bool text_query_find(struct text_span query, const char *name, struct text_span *value);
 
-/* SipHash-free 64-bit hash with a per-process-tree secret is not needed for ids (no table of theirs can be flooded beyond its bound);
- * this one is FNV-1a finished with an avalanche. Never returns 0, so 0 can mean "no id". */
+/* SipHash-free 64-bit hash with a per-process-tree secret is not needed for ids (no table of theirs
+ * can be flooded beyond its bound); this one is FNV-1a finished with an avalanche. Never returns 0,
+ * so 0 can mean "no id". */
 uint64_t text_hash64(const void *bytes, size_t len);
 
 #endif

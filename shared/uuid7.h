@@ -1,5 +1,6 @@
 /*
- * uuid7.h - UUID version 7 (RFC 9562, section 5.7): time-ordered ids for messages, connections and instances.
+ * uuid7.h - UUID version 7 (RFC 9562, section 5.7): time-ordered ids for messages, connections and
+ * instances.
  *
  * All processes and libbelfry. Strictly increasing within a process. Random bits from getrandom(2).
  */

@@ -1,0 +1,235 @@
+/*
+ * counters.c - see counters.h.
+ */
+#include "config.h"
+
+#include "shared/counters.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "shared/closes.h"
+
+#define CLOSED_NAME_BYTES 32
+
+#define GROUP_CONNECTIONS "connections"
+#define GROUP_HTTP "http"
+#define GROUP_MESSAGES "messages"
+#define GROUP_CLIENT "client"
+#define GROUP_REDIS "redis"
+#define GROUP_PROCESS "process"
+
+/* "closed_" and the close table's name, made when the program is loaded. */
+static char closed_names[CLOSE_REASONS][CLOSED_NAME_BYTES];
+
+#define CLOSE(name, code, reason, word, client, help) \
+    _Static_assert(sizeof "closed_" #name <= CLOSED_NAME_BYTES, "CLOSED_NAME_BYTES is too small");
+#include "shared/closes.def"
+#undef CLOSE
+
+const struct counter_row counters_table[COUNTERS] = {
+#define COUNTER(name, kind, group, help) {#name, COUNTER_##kind, GROUP_##group, help},
+#include "shared/counters.def"
+#undef COUNTER
+#define CLOSE(name, code, reason, word, client, help) \
+    {closed_names[CLOSE_##name], COUNTER_TOTAL, "closes", help},
+#include "shared/closes.def"
+#undef CLOSE
+};
+
+__attribute__((constructor)) static void make_closed_names(void)
+{
+    static const char *const upper[CLOSE_REASONS] = {
+#define CLOSE(name, code, reason, word, client, help) #name,
+#include "shared/closes.def"
+#undef CLOSE
+    };
+    for (int i = 0; i < CLOSE_REASONS; i++) {
+        memcpy(closed_names[i], "closed_", 7);
+        for (size_t j = 0; upper[i][j]; j++) {
+            char c = upper[i][j];
+            closed_names[i][7 + j] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+        }
+    }
+}
+
+static struct counters_slot private_slot;
+struct counters_slot *counters_self = &private_slot;
+
+_Static_assert(sizeof(struct counters_head) <= COUNTERS_SLOT_BYTES, "the head is one page");
+_Static_assert(offsetof(struct counters_slot, values) == 24, "seen by several processes");
+_Static_assert(sizeof(struct counters_head) == 96, "seen by several processes");
+
+static size_t segment_bytes(uint32_t slots)
+{
+    return COUNTERS_SLOT_BYTES * ((size_t)slots + 1);
+}
+
+int counters_create(struct counters *c, uint32_t slots)
+{
+    if (slots == 0 || slots > COUNTERS_MAX_SLOTS)
+        return -EINVAL;
+    void *at = mmap(NULL, segment_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                    -1, 0);
+    if (at == MAP_FAILED)
+        return -errno;
+    c->head = at;
+    c->slots = (struct counters_slot *)(void *)((char *)at + COUNTERS_SLOT_BYTES);
+    c->head->slots = slots;
+    return 0;
+}
+
+void counters_destroy(struct counters *c)
+{
+    if (!c || !c->head)
+        return;
+    if (counters_self >= c->slots && counters_self < c->slots + c->head->slots)
+        counters_self = &private_slot;
+    munmap(c->head, segment_bytes(c->head->slots));
+    *c = (struct counters){NULL, NULL};
+}
+
+static void zero_gauges(struct counters_slot *slot)
+{
+    for (int i = 0; i < COUNTERS; i++)
+        if (counters_table[i].kind == COUNTER_GAUGE)
+            __atomic_store_n(&slot->values[i], 0, __ATOMIC_RELAXED);
+}
+
+void counters_attach(struct counters *c, uint32_t slot)
+{
+    counters_self = &c->slots[slot];
+    zero_gauges(counters_self);
+}
+
+void counters_retire(struct counters *c, uint32_t slot)
+{
+    struct counters_slot *s = &c->slots[slot];
+    __atomic_store_n(&s->pid, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->heartbeat_ms, 0, __ATOMIC_RELAXED);
+    zero_gauges(s);
+    __atomic_store_n(&s->state, SLOT_EMPTY, __ATOMIC_RELEASE);
+}
+
+uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)
+{
+    return __atomic_load_n(&c->slots[slot].values[id], __ATOMIC_RELAXED);
+}
+
+uint64_t counters_sum(const struct counters *c, enum counter id)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < c->head->slots; i++)
+        sum += counters_get(c, i, id);
+    return sum;
+}
+
+static bool name_ends(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n > m && strcmp(name + n - m, end) == 0;
+}
+
+/* A sum of latencies or of points in time would say nothing. */
+static uint64_t over_all(const struct counters *c, enum counter id)
+{
+    const struct counter_row *row = &counters_table[id];
+    if (row->kind == COUNTER_TOTAL || !(name_ends(row->name, "_us") || name_ends(row->name, "_ms")))
+        return counters_sum(c, id);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < c->head->slots; i++) {
+        uint64_t v = counters_get(c, i, id);
+        if (v > most)
+            most = v;
+    }
+    return most;
+}
+
+void counters_json_group(const struct counters *c, int slot, const char *group,
+                         struct text_buf *out)
+{
+    bool first = true;
+    text_addc(out, '{');
+    for (int i = 0; i < COUNTERS; i++) {
+        if (strcmp(counters_table[i].group, group) != 0)
+            continue;
+        uint64_t v = slot < 0 ? over_all(c, (enum counter)i)
+                              : counters_get(c, (uint32_t)slot, (enum counter)i);
+        text_addf(out, "%s\"%s\":%llu", first ? "" : ",", counters_table[i].name,
+                  (unsigned long long)v);
+        first = false;
+    }
+    text_addc(out, '}');
+}
+
+/* --- Prometheus --- */
+
+/* A slot that a worker has had at some time: its totals must not vanish with the worker. */
+static bool in_use(const struct counters_slot *s)
+{
+    return __atomic_load_n(&s->state, __ATOMIC_RELAXED) != SLOT_EMPTY ||
+           __atomic_load_n(&s->pid, __ATOMIC_RELAXED) != 0 ||
+           __atomic_load_n(&s->generation, __ATOMIC_RELAXED) != 0;
+}
+
+static void add_head(struct text_buf *out, const char *name, const char *type, const char *help)
+{
+    text_addf(out, "# HELP %s ", name);
+    for (; *help; help++) { /* exposition format 0.0.4: backslash and line feed are escaped */
+        if (*help == '\\')
+            text_adds(out, "\\\\");
+        else if (*help == '\n')
+            text_adds(out, "\\n");
+        else
+            text_addc(out, *help);
+    }
+    text_addf(out, "\n# TYPE %s %s\n", name, type);
+}
+
+static void add_row(const struct counters *c, enum counter id, struct text_buf *out)
+{
+    const struct counter_row *row = &counters_table[id];
+    unsigned long long per_second = name_ends(row->name, "_us")   ? 1000000
+                                    : name_ends(row->name, "_ms") ? 1000
+                                                                  : 1;
+    int stem = (int)strlen(row->name) - (per_second == 1 ? 0 : 3);
+    char name[128];
+    snprintf(name, sizeof name, "belfry_%.*s%s%s", stem, row->name,
+             per_second == 1 ? "" : "_seconds", row->kind == COUNTER_TOTAL ? "_total" : "");
+    add_head(out, name, row->kind == COUNTER_TOTAL ? "counter" : "gauge", row->help);
+    for (uint32_t i = 0; i < c->head->slots; i++) {
+        if (!in_use(&c->slots[i]))
+            continue;
+        unsigned long long v = counters_get(c, i, id);
+        text_addf(out, "%s{worker=\"%u\"} %llu", name, i, v / per_second);
+        if (per_second == 1000000)
+            text_addf(out, ".%06llu", v % per_second);
+        else if (per_second == 1000)
+            text_addf(out, ".%03llu", v % per_second);
+        text_addc(out, '\n');
+    }
+}
+
+static void add_closes(const struct counters *c, struct text_buf *out)
+{
+    const char *name = "belfry_closes_total";
+    add_head(out, name, "counter",
+             "WebSocket connections ended, by reason; code 0 is no close frame of ours.");
+    for (int r = 0; r < CLOSE_REASONS; r++)
+        for (uint32_t i = 0; i < c->head->slots; i++) {
+            if (!in_use(&c->slots[i]))
+                continue;
+            unsigned long long v = counters_get(c, i, (enum counter)(CTR_CLOSED_FIRST + r));
+            text_addf(out, "%s{reason=\"%s\",code=\"%d\",worker=\"%u\"} %llu\n", name,
+                      closes_table[r].name, closes_table[r].code, i, v);
+        }
+}
+
+void counters_prometheus(const struct counters *c, struct text_buf *out)
+{
+    for (int i = 0; i < CTR_CLOSED_FIRST; i++)
+        add_row(c, (enum counter)i, out);
+    add_closes(c, out);
+}

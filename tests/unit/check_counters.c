@@ -1,0 +1,229 @@
+#include "config.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shared/closes.h"
+#include "shared/counters.h"
+#include "shared/json.h"
+
+static struct counters c;
+
+static void setup(void)
+{
+    ck_assert_int_eq(counters_create(&c, 3), 0);
+}
+
+static void teardown(void)
+{
+    counters_destroy(&c);
+}
+
+START_TEST(rows_are_in_the_order_of_their_ids)
+{
+    ck_assert_str_eq(counters_table[CTR_connections].name, "connections");
+    ck_assert_int_eq(counters_table[CTR_connections].kind, COUNTER_GAUGE);
+    ck_assert_int_eq(counters_table[CTR_deliveries].kind, COUNTER_TOTAL);
+    ck_assert_str_eq(counters_table[CTR_deliveries].group, "messages");
+    ck_assert_str_eq(counters_table[CTR_CLOSED_NO_PONG].name, "closed_no_pong");
+    ck_assert_str_eq(counters_table[CTR_CLOSED_NO_PONG].group, "closes");
+    ck_assert_int_eq(CTR_CLOSED_FIRST + CLOSE_NO_PONG, CTR_CLOSED_NO_PONG);
+    ck_assert_int_eq(CTR_CLOSED_FIRST + CLOSE_REASONS, COUNTERS);
+    for (int i = 0; i < COUNTERS; i++)
+        for (int j = 0; j < i; j++)
+            ck_assert_str_ne(counters_table[i].name, counters_table[j].name);
+}
+END_TEST
+
+START_TEST(counting_without_a_slot_goes_nowhere)
+{
+    struct counters_slot *private = counters_self;
+    counters_inc(CTR_commands);
+    ck_assert_uint_eq(counters_sum(&c, CTR_commands), 0);
+    counters_attach(&c, 1);
+    ck_assert_ptr_ne(counters_self, private);
+    counters_inc(CTR_commands);
+    ck_assert_uint_eq(counters_sum(&c, CTR_commands), 1);
+}
+END_TEST
+
+START_TEST(slots_are_pages_and_only_so_many)
+{
+    struct counters many;
+    ck_assert_int_eq(counters_create(&many, 0), -EINVAL);
+    ck_assert_int_eq(counters_create(&many, COUNTERS_MAX_SLOTS + 1), -EINVAL);
+    ck_assert_int_eq(counters_create(&many, COUNTERS_MAX_SLOTS), 0);
+    ck_assert_uint_eq((uintptr_t)&many.slots[1] % COUNTERS_SLOT_BYTES, 0);
+    counters_attach(&many, COUNTERS_MAX_SLOTS - 1);
+    counters_inc(CTR_acks);
+    ck_assert_uint_eq(counters_get(&many, COUNTERS_MAX_SLOTS - 1, CTR_acks), 1);
+    ck_assert_uint_eq(many.head->slots, COUNTERS_MAX_SLOTS);
+    counters_destroy(&many);
+    counters_inc(CTR_acks); /* of the private slot again, not of memory that is gone */
+    counters_destroy(&many);
+    counters_destroy(NULL);
+}
+END_TEST
+
+START_TEST(totals_outlive_their_worker_and_gauges_do_not)
+{
+    for (int generation = 1; generation <= 3; generation++) {
+        pid_t pid = fork();
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+            counters_attach(&c, 2);
+            counters_set(CTR_websockets, 7);
+            counters_add(CTR_sent_bytes, 1000);
+            counters_dec(CTR_websockets);
+            _exit(counters_get(&c, 2, CTR_websockets) == 6 ? 0 : 1);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        ck_assert_int_eq(status, 0);
+        ck_assert_uint_eq(counters_get(&c, 2, CTR_websockets), 6);
+        c.slots[2].pid = (uint32_t)pid;
+        c.slots[2].state = SLOT_READY;
+        counters_retire(&c, 2);
+        ck_assert_uint_eq(c.slots[2].pid, 0);
+        ck_assert_uint_eq(c.slots[2].state, SLOT_EMPTY);
+        ck_assert_uint_eq(counters_get(&c, 2, CTR_websockets), 0);
+        ck_assert_uint_eq(counters_sum(&c, CTR_sent_bytes), 1000 * (uint64_t)generation);
+    }
+    counters_set(CTR_websockets, 9);
+    counters_attach(&c, 2); /* a gauge left behind by a worker that nobody retired */
+    ck_assert_uint_eq(counters_get(&c, 2, CTR_websockets), 0);
+    ck_assert_uint_eq(counters_get(&c, 2, CTR_sent_bytes), 3000);
+}
+END_TEST
+
+static void fill(void)
+{
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        c.slots[slot].generation = 1;
+        counters_attach(&c, slot);
+        counters_set(CTR_websockets, 10 + slot);
+        counters_set(CTR_redis_latency_us, 1500000 - 400000 * slot);
+        counters_set(CTR_started_at_ms, 1769860800123);
+        counters_add(CTR_received_bytes, 5);
+        counters_inc(CTR_CLOSED_NO_PONG);
+    }
+    counters_retire(&c, 1);
+}
+
+START_TEST(groups_are_json_objects_of_one_slot_or_of_all)
+{
+    static const char *const groups[] = {"connections", "http",    "messages", "client",
+                                         "redis",       "process", "closes"};
+    struct text_buf out = {0};
+    size_t names = 0;
+    fill();
+    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++)
+        for (int slot = -1; slot < 3; slot++) {
+            text_buf_reset(&out);
+            counters_json_group(&c, slot, groups[g], &out);
+            ck_assert_int_eq(json_scan_object(out.data, out.len, NULL, NULL), JSON_OK);
+            ck_assert_int_ne(out.data[1], '}');
+            for (const char *p = out.data; slot < 0 && *p; p++)
+                names += *p == ':';
+        }
+    ck_assert_uint_eq(names, COUNTERS); /* no row's group is none of these */
+    struct text_span all, v;
+    text_buf_reset(&out);
+    counters_json_group(&c, -1, "client", &out);
+    all = (struct text_span){out.data, out.len};
+    ck_assert(json_find(all, "received_bytes", &v));
+    ck_assert(text_span_eq(v, "10"));
+    text_buf_reset(&out);
+    counters_attach(&c, 1);
+    counters_set(CTR_redis_latency_us, 1100000);
+    counters_json_group(&c, -1, "redis", &out);
+    ck_assert(json_find((struct text_span){out.data, out.len}, "redis_latency_us", &v));
+    ck_assert(text_span_eq(v, "1500000")); /* the largest: a sum of latencies says nothing */
+    text_buf_free(&out);
+}
+END_TEST
+
+START_TEST(prometheus_names_carry_units_and_kinds)
+{
+    struct text_buf out = {0};
+    fill();
+    counters_prometheus(&c, &out);
+    ck_assert(!out.failed);
+    const char *lines[] = {
+        "\n# TYPE belfry_websockets gauge\nbelfry_websockets{worker=\"0\"} 10\n"
+        "belfry_websockets{worker=\"1\"} 0\n",
+        "\n# TYPE belfry_received_bytes_total counter\nbelfry_received_bytes_total{worker=\"0\"} 5\n"
+        "belfry_received_bytes_total{worker=\"1\"} 5\n",
+        "\nbelfry_redis_latency_seconds{worker=\"0\"} 1.500000\n",
+        "\nbelfry_started_at_seconds{worker=\"0\"} 1769860800.123\n",
+        "\nbelfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"0\"} 1\n"
+        "belfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"1\"} 1\n",
+        "\nbelfry_closes_total{reason=\"slow\",code=\"4008\",worker=\"0\"} 0\n",
+    };
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+        ck_assert_msg(strstr(out.data, lines[i]) != NULL, "%s", lines[i]);
+    ck_assert_ptr_null(strstr(out.data, "worker=\"2\"")); /* never had a worker */
+    ck_assert_ptr_null(strstr(out.data, "_us{"));
+    ck_assert_ptr_null(strstr(out.data, "_ms{"));
+    ck_assert_int_eq(out.data[out.len - 1], '\n');
+    text_buf_free(&out);
+}
+END_TEST
+
+START_TEST(promtool_finds_nothing_to_say)
+{
+    if (access("/usr/bin/promtool", X_OK) != 0)
+        return; /* the end-to-end tests ask for it; here it is a bonus */
+    struct text_buf out = {0};
+    char error[4096] = "";
+    fill();
+    counters_prometheus(&c, &out);
+    FILE *to = tmpfile(), *from = tmpfile();
+    ck_assert(to && from);
+    ck_assert_uint_eq(fwrite(out.data, 1, out.len, to), out.len);
+    rewind(to);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fileno(to), 0);
+        dup2(fileno(from), 1);
+        dup2(fileno(from), 2);
+        execl("/usr/bin/promtool", "promtool", "check", "metrics", (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    rewind(from);
+    size_t n = fread(error, 1, sizeof(error) - 1, from);
+    error[n] = '\0';
+    ck_assert_msg(status == 0 && n == 0, "status %d: %s", status, error);
+    fclose(to);
+    fclose(from);
+    text_buf_free(&out);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("counters");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, rows_are_in_the_order_of_their_ids);
+    tcase_add_test(tc, counting_without_a_slot_goes_nowhere);
+    tcase_add_test(tc, slots_are_pages_and_only_so_many);
+    tcase_add_test(tc, totals_outlive_their_worker_and_gauges_do_not);
+    tcase_add_test(tc, groups_are_json_objects_of_one_slot_or_of_all);
+    tcase_add_test(tc, prometheus_names_carry_units_and_kinds);
+    tcase_add_test(tc, promtool_finds_nothing_to_say);
+    Suite *s = suite_create("counters");
+    suite_add_tcase(s, tc);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
