@@ -1,0 +1,32 @@
+# etc/: examples for operators, installed beside the documentation.
+# One file per line, sorted.
+
+examplesdir = $(docdir)/examples
+
+dist_examples_DATA = \
+    etc/haproxy.cfg \
+    etc/logrotate \
+    etc/nginx.conf \
+    etc/sysusers.conf
+
+nodist_examples_DATA = \
+    etc/belfryd.service
+
+if INSTALL_UNIT
+nodist_systemdsystemunit_DATA = \
+    etc/belfryd.service
+endif
+
+EXTRA_DIST += \
+    etc/belfryd.service.in \
+    etc/demo.sh
+
+CLEANFILES += \
+    etc/belfryd.service
+
+# The unit names paths, which only make knows in full.
+etc/belfryd.service: etc/belfryd.service.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) etc && $(SED) \
+	    -e 's|@sbindir[@]|$(sbindir)|g' \
+	    -e 's|@sysconfdir[@]|$(sysconfdir)|g' \
+	    $(srcdir)/etc/belfryd.service.in >$@.tmp && mv $@.tmp $@

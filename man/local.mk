@@ -1,0 +1,4 @@
+# man/: the manual.
+# One file per line, sorted.
+
+dist_man_MANS +=

@@ -1,0 +1,75 @@
+# src/: the two programs.
+# Everything but the two main() stands in libraries, so that unit tests can link it.
+# One file per line, sorted.
+
+noinst_LTLIBRARIES += src/libctl.la src/libmaster.la
+
+# --- belfryd: the master
+# ----------------------------------------------------------------------------
+sbin_PROGRAMS += belfryd
+
+belfryd_SOURCES = \
+    src/belfryd.c
+belfryd_LDFLAGS = $(AM_LDFLAGS) $(PIE_LDFLAGS)
+belfryd_LDADD = $(master_libs)
+
+src_libmaster_la_SOURCES = \
+    src/control.c \
+    src/control.h \
+    src/demo_page.c \
+    src/dev.c \
+    src/dev.h \
+    src/embedded.c \
+    src/embedded.h \
+    src/generation.c \
+    src/generation.h \
+    src/listeners.c \
+    src/listeners.h \
+    src/master.c \
+    src/master.h \
+    src/master_priv.h \
+    src/notify.c \
+    src/notify.h \
+    src/pidfile.c \
+    src/pidfile.h \
+    src/privileges.c \
+    src/privileges.h \
+    src/reload.c \
+    src/scratch.c \
+    src/scratch.h \
+    src/slots.c \
+    src/slots.h \
+    src/spawn.c \
+    src/spawn.h \
+    src/status.c \
+    src/supervisor.c \
+    src/supervisor.h \
+    src/unixsock.c \
+    src/unixsock.h
+
+src_libmaster_la_LIBTOOLFLAGS = --tag=disable-shared
+src_libmaster_la_LIBADD = $(EV_LIBS) $(LIBSYSTEMD_LIBS)
+
+# --- belfryctl: the tool for people
+# -----------------------------------------------------------------
+bin_PROGRAMS += belfryctl
+
+belfryctl_SOURCES = \
+    src/belfryctl.c
+belfryctl_LDFLAGS = $(AM_LDFLAGS) $(PIE_LDFLAGS)
+belfryctl_LDADD = $(ctl_libs)
+
+src_libctl_la_SOURCES = \
+    src/ctl.h \
+    src/ctl_args.c \
+    src/ctl_emit.c \
+    src/ctl_events.c \
+    src/ctl_history.c \
+    src/ctl_listen.c \
+    src/ctl_status.c \
+    src/ctl_token.c \
+    src/wsclient.c \
+    src/wsclient.h
+
+src_libctl_la_LIBTOOLFLAGS = --tag=disable-shared
+src_libctl_la_LIBADD = $(EV_LIBS) $(WSLAY_LIBS)

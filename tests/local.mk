@@ -1,0 +1,124 @@
+# tests/: everything `make check` runs. One file per line, sorted.
+#
+#   unit   tests/unit/check_X.c, one program each, Check; reports TAP
+#   e2e    tests/e2e/test_X.py, the built programs with a real redis-server; reports TAP
+#   lint   tests/lint/X.sh, the sources, tables and examples read as text; exit status 0, 1, 77
+
+# --- unit
+# -------------------------------------------------------------------------------------------
+unit_tests = \
+    tests/unit/check_address \
+    tests/unit/check_clock \
+    tests/unit/check_closes \
+    tests/unit/check_commands \
+    tests/unit/check_counters \
+    tests/unit/check_ctl_events \
+    tests/unit/check_events \
+    tests/unit/check_filter \
+    tests/unit/check_frame \
+    tests/unit/check_http \
+    tests/unit/check_ipc \
+    tests/unit/check_json \
+    tests/unit/check_keys \
+    tests/unit/check_log \
+    tests/unit/check_merge \
+    tests/unit/check_message \
+    tests/unit/check_options \
+    tests/unit/check_options_check \
+    tests/unit/check_outq \
+    tests/unit/check_redisurl \
+    tests/unit/check_text \
+    tests/unit/check_usertable \
+    tests/unit/check_uuid7 \
+    tests/unit/check_wheel \
+    tests/unit/check_wsclient \
+    tests/unit/check_wsock
+
+if HAVE_CHECK
+check_PROGRAMS += $(unit_tests)
+TESTS += $(unit_tests)
+endif
+
+# For every program here: automake's default source of tests/unit/check_X is tests/unit/check_X.c.
+LDADD = src/libctl.la $(master_libs) $(CHECK_LIBS)
+
+# --- end to end
+# -------------------------------------------------------------------------------------
+e2e_tests = \
+    tests/e2e/test_belfryctl.py \
+    tests/e2e/test_commands.py \
+    tests/e2e/test_delivery.py \
+    tests/e2e/test_handshake.py \
+    tests/e2e/test_http.py \
+    tests/e2e/test_libbelfry.py \
+    tests/e2e/test_tokens.py
+
+TESTS += $(e2e_tests)
+
+# --- lint
+# -------------------------------------------------------------------------------------------
+lint_tests = \
+    tests/lint/closes.sh \
+    tests/lint/counters.sh \
+    tests/lint/events.sh \
+    tests/lint/haproxy.sh \
+    tests/lint/includes.sh \
+    tests/lint/layout.sh \
+    tests/lint/libraries.sh \
+    tests/lint/listed.sh \
+    tests/lint/mandoc.sh \
+    tests/lint/nginx.sh \
+    tests/lint/options.sh \
+    tests/lint/scripts.sh \
+    tests/lint/size.sh \
+    tests/lint/systemd.sh
+
+TESTS += $(lint_tests)
+
+# --- what they are run with
+# -------------------------------------------------------------------------
+test_support = \
+    tests/e2e/conftest.py \
+    tests/e2e/harness.py \
+    tests/e2e/run \
+    tests/e2e/tap_report.py \
+    tests/example_emit.c \
+    tests/lint/lib.sh \
+    tests/unit/options_fixture.h \
+    tests/unit/run
+
+EXTRA_DIST += \
+    $(e2e_tests) \
+    $(lint_tests) \
+    $(test_support) \
+    tests/chroot
+
+TEST_EXTENSIONS = .py .sh
+
+# Check prints TAP itself when told to by the environment.
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/unit/run
+PY_LOG_DRIVER = $(LOG_DRIVER)
+PY_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/e2e/run
+SH_LOG_COMPILER = $(SHELL)
+
+AM_TESTS_ENVIRONMENT = \
+    BELFRYD='$(abs_top_builddir)/belfryd'; export BELFRYD; \
+    BELFRYCTL='$(abs_top_builddir)/belfryctl'; export BELFRYCTL; \
+    LIBBELFRY='$(abs_top_builddir)/libbelfry.la'; export LIBBELFRY; \
+    PYTHON3='$(PYTHON3)'; export PYTHON3; \
+    CC='$(CC)'; export CC; \
+    CK_TAP_LOG_FILE_NAME=-; export CK_TAP_LOG_FILE_NAME; \
+    ASAN_OPTIONS=$${ASAN_OPTIONS-detect_stack_use_after_return=1:exitcode=99}; export ASAN_OPTIONS; \
+    UBSAN_OPTIONS=$${UBSAN_OPTIONS-print_stacktrace=1}; export UBSAN_OPTIONS;
+
+# The scripts look for programs and libraries that check_PROGRAMS does not name.
+$(e2e_tests:.py=.log): belfryd belfryctl
+
+# --- a bare Debian
+# ---------------------------------------------------------------------------------- make check-
+# chroot DIST=bookworm|trixie: the two commands in a fresh minimal system (root only).
+DIST = bookworm
+check-chroot:
+	$(SHELL) $(top_srcdir)/tests/chroot $(DIST)
+.PHONY: check-chroot

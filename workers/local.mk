@@ -1,0 +1,60 @@
+# workers/: one worker process.
+# One file per line, sorted.
+
+noinst_LTLIBRARIES += workers/libworkers.la
+
+workers_libworkers_la_SOURCES = \
+    workers/acceptor.h \
+    workers/api.h \
+    workers/api_demo.c \
+    workers/api_health.c \
+    workers/api_messages.c \
+    workers/api_metrics.c \
+    workers/api_stats.c \
+    workers/canary.c \
+    workers/canary.h \
+    workers/commands.c \
+    workers/commands.h \
+    workers/conn.h \
+    workers/context.h \
+    workers/filter.c \
+    workers/filter.h \
+    workers/frame.c \
+    workers/frame.h \
+    workers/handshake.c \
+    workers/handshake.h \
+    workers/http.c \
+    workers/http.h \
+    workers/hub.c \
+    workers/hub.h \
+    workers/merge.c \
+    workers/merge.h \
+    workers/outq.c \
+    workers/outq.h \
+    workers/recent.c \
+    workers/recent.h \
+    workers/redislink.c \
+    workers/redislink.h \
+    workers/resolve.c \
+    workers/resolve.h \
+    workers/router.c \
+    workers/router.h \
+    workers/session.h \
+    workers/store.c \
+    workers/store.h \
+    workers/subscriber.c \
+    workers/subscriber.h \
+    workers/tlsio.c \
+    workers/tlsio.h \
+    workers/wheel.c \
+    workers/wheel.h \
+    workers/worker.c \
+    workers/worker.h \
+    workers/wsock.c \
+    workers/wsock.h
+
+workers_libworkers_la_LIBTOOLFLAGS = --tag=disable-shared
+workers_libworkers_la_LIBADD = \
+    $(WSLAY_LIBS) \
+    $(EV_LIBS) \
+    $(ZLIB_LIBS)
