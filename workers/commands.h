@@ -1,7 +1,9 @@
 /*
- * commands.h - what a client may say: {"type","payload"} -> reply. One table of commands; each handler says its reply or an error, and the connection stays.
+ * commands.h - what a client may say: {"type","payload"} -> reply. One table of commands; each
+ * handler says its reply or an error, and the connection stays.
  *
- * A type's case is remembered from the command and used in its reply. belfry-protocol(7), "Commands".
+ * The case of a reply's type is the command's: lower when the command has no upper-case letter,
+ * upper when it has no lower-case letter, else event-case. belfry-protocol(7), "Commands".
  */
 #ifndef BELFRY_WORKERS_COMMANDS_H
 #define BELFRY_WORKERS_COMMANDS_H
@@ -10,7 +12,11 @@
 
 #include "workers/conn.h"
 
-/* One whole text message (valid UTF-8, not NUL-terminated), in state CONN_AUTH or CONN_OPEN. */
+#define COMMANDS_MAX_READ_IDS 256
+#define COMMANDS_MAX_ID_BYTES 256
+
+/* One whole text message (valid UTF-8, not NUL-terminated), in state CONN_AUTH or CONN_OPEN. Frees
+ * nothing; may start closing c. */
 void commands_on_message(struct conn *c, const char *text, size_t len);
 
 #endif

@@ -1,8 +1,9 @@
 /*
- * frame.h - one server-to-client WebSocket message, encoded once, shared by reference. RFC 6455, section 5.2.
+ * frame.h - one server-to-client WebSocket message, encoded once, shared by reference. RFC 6455,
+ * section 5.2.
  *
- * Server frames are not masked, so all devices get the same bytes. Never changed after it was made. Knows what the queue and the session
- * ask about a message without reading it again.
+ * Server frames are not masked, so all devices get the same bytes. Never changed after it was made.
+ * Knows what the queue and the session ask about a message without reading it again.
  */
 #ifndef BELFRY_WORKERS_FRAME_H
 #define BELFRY_WORKERS_FRAME_H
@@ -10,6 +11,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define FRAME_HEADER_MAX 10
+#define FRAME_CONTROL_MAX 127 /* header and payload of a control frame */
+
+enum frame_opcode {
+    FRAME_TEXT = 1,
+    FRAME_BINARY = 2,
+    FRAME_CLOSE = 8,
+    FRAME_PING = 9,
+    FRAME_PONG = 10
+};
 
 enum frame_kind {
     FRAME_REPLY,     /* answer to a command, FULL_SYNC: always passes, never dropped */
@@ -28,10 +40,17 @@ struct frame {
     unsigned char bytes[];  /* header and payload */
 };
 
-/* Unfragmented text frame around a copy of payload; refs 1. NULL without memory. */
+/* Unfragmented text frame around a copy of payload; refs 1. NULL without memory, or when the
+ * payload has more than 2 GB. */
 struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len);
+/* The same with another opcode of a data frame. */
+struct frame *frame_data(enum frame_kind kind, int opcode, const void *payload, size_t len);
 /* Writes the header of an unmasked frame; returns its length (2, 4 or 10). */
-size_t frame_header(unsigned char out[10], int opcode, bool is_final, uint64_t payload_len);
+size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_final,
+                    uint64_t payload_len);
+/* Writes a whole close frame; code 0 (or 1005): without payload. The reason is cut to 123 bytes at
+ * a character's border. Returns the frame's length. */
+size_t frame_close(unsigned char out[FRAME_CONTROL_MAX], int code, const char *reason);
 struct frame *frame_ref(struct frame *f);
 void frame_unref(struct frame *f); /* accepts NULL */
 /* The payload inside bytes. */

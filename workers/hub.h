@@ -18,12 +18,14 @@ struct hub;
 struct filter;        /* filter.h */
 struct held;          /* session.c: live messages that wait while the device attaches */
 struct recent;        /* recent.h: ids this user's devices were sent */
+struct refresh;       /* session.c: FULL_SYNC that a device asked for */
 struct resume;        /* session.h */
 struct store_call;    /* store.h */
 
 enum device_state {
     DEVICE_NONE,      /* not with the hub */
     DEVICE_ATTACHING, /* waits for the subscription or the list; live messages are held */
+    DEVICE_REPAIRING, /* was live when the subscriber link was lost: waits like an attaching one */
     DEVICE_LIVE
 };
 
@@ -34,8 +36,10 @@ struct device {
     enum device_state state;
     struct filter *filter;        /* NULL: everything passes */
     struct resume *resume;        /* until live */
-    struct held *held;            /* while attaching; NULL: none came */
-    struct store_call *reading;   /* while the list is read */
+    struct held *held;            /* while attaching or repairing; NULL: none came */
+    struct refresh *refreshes;    /* session.c; NULL: none asked for */
+    bool in_reading;              /* the user's reading under way serves this device */
+    uint8_t overflows;            /* times held had to be cut since the device began to wait */
 };
 
 enum subscription { SUBSCRIPTION_NONE, SUBSCRIPTION_WANTED, SUBSCRIPTION_SENT, SUBSCRIPTION_CONFIRMED };
@@ -45,14 +49,17 @@ struct user {
     uint32_t device_count;
     enum subscription subscription; /* subscriber.c's */
     struct user *sub_next, *sub_prev; /* subscriber.c's batch list */
+    uint32_t sub_seq;             /* subscriber.c: which confirmation is this subscription's */
     bool in_batch;
     bool needs_repair;            /* session.c: the link was lost since the list was read */
-    struct store_call *repairing; /* session.c */
+    bool is_spoiled;              /* session.c: the reading under way cannot serve anybody */
+    uint8_t queue;                /* session.c: which queue of readings it waits in; 0: none */
+    struct user *queue_next, *queue_prev;
+    struct store_call *reading;   /* session.c: its list is being read */
     struct recent *recent;        /* session.c; NULL: nothing yet */
     uint64_t id_hash;             /* text_hash64 of id: usertable.h */
     uint16_t id_len;
     char *id;                     /* NUL-terminated */
-    void *hub_entry;              /* hub.c's */
 };
 
 struct hub *hub_new(void);

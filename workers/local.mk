@@ -4,6 +4,7 @@
 noinst_LTLIBRARIES += workers/libworkers.la
 
 workers_libworkers_la_SOURCES = \
+    workers/acceptor.c \
     workers/acceptor.h \
     workers/api.h \
     workers/api_demo.c \
@@ -15,14 +16,23 @@ workers_libworkers_la_SOURCES = \
     workers/canary.h \
     workers/commands.c \
     workers/commands.h \
+    workers/conn.c \
     workers/conn.h \
+    workers/conn_http.c \
+    workers/conn_internal.h \
+    workers/conn_io.c \
+    workers/conn_ws.c \
     workers/context.h \
     workers/filter.c \
     workers/filter.h \
     workers/frame.c \
     workers/frame.h \
+    workers/fullsync.c \
+    workers/fullsync.h \
     workers/handshake.c \
     workers/handshake.h \
+    workers/held.c \
+    workers/held.h \
     workers/http.c \
     workers/http.h \
     workers/hub.c \
@@ -39,7 +49,13 @@ workers_libworkers_la_SOURCES = \
     workers/resolve.h \
     workers/router.c \
     workers/router.h \
+    workers/session.c \
     workers/session.h \
+    workers/session_list.c \
+    workers/session_live.c \
+    workers/session_parts.h \
+    workers/session_read.c \
+    workers/session_refresh.c \
     workers/store.c \
     workers/store.h \
     workers/subscriber.c \

@@ -1,8 +1,12 @@
 /*
- * recent.h - ids one user's devices were sent or shown in the list: a ring of hashes that grows with use.
+ * recent.h - ids one user's devices were sent or shown in the list. Workers; pure memory.
  *
- * A quiet user has none. Tells repeats of a retrying producer (within the last 64 messages and two minutes) from the live copy of a message that was
- * sent from the list already, and tells repair what is missing.
+ * Two things that grow with use; a quiet user has neither:
+ *   known   a set of ids, oldest forgotten first, at most `limit`. Tells the live copy of a message
+ *           that was taken from the list already, and tells repair what is missing.
+ *   window  the last RECENT_REPEAT_MESSAGES live ids with their times, for the repeats of a retrying
+ *           producer.
+ * belfry-protocol(7), "Delivery".
  */
 #ifndef BELFRY_WORKERS_RECENT_H
 #define BELFRY_WORKERS_RECENT_H
@@ -13,21 +17,31 @@
 
 #define RECENT_REPEAT_MESSAGES 64
 #define RECENT_REPEAT_MS 120000
+#define RECENT_LIMIT_MAX 50000 /* positions are 16-bit */
 
 struct recent;
 
 enum recent_origin {
     RECENT_LISTED, /* read from the list; its live copy may still come, and must not be sent again */
-    RECENT_LIVE    /* the live copy was relayed */
+    RECENT_LIVE,   /* the live copy was relayed; it may stand in the list */
+    RECENT_PASSING /* the live copy was relayed; it is in no list: window only */
 };
 
-/* limit: ids kept at most (history-size and some). NULL without memory. */
-struct recent *recent_new(size_t limit);
+/* Remembers an id, making *r when it is NULL. A known id is renewed: it becomes the newest; one that
+ * counts as live stays so when it is listed. limit: ids known at most (up to RECENT_LIMIT_MAX), the
+ * same in every call. 0 or -ENOMEM (not remembered). */
+int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_origin origin,
+               int64_t now_ms);
 void recent_free(struct recent *r);
-/* Remembers an id; known ones are renewed. 0 or -ENOMEM (not remembered). */
-int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_origin origin, int64_t now_ms);
+
 bool recent_knows(const struct recent *r, uint64_t id_hash); /* accepts NULL: false */
-/* A live copy came: true when it must not be relayed (repeat, or live copy of a listed one, which then counts as live). */
+/* True when the limit was reached and ids were forgotten: an unknown id may have been sent. */
+bool recent_has_forgotten(const struct recent *r); /* accepts NULL: false */
+
+/* A live copy came: true when it must not be relayed. That is, when it repeats one of the last
+ * RECENT_REPEAT_MESSAGES within RECENT_REPEAT_MS, or when its id was listed: it was sent from the
+ * list or deliberately not replayed, however long ago; it then counts as live from now on. A repeat
+ * that is dropped does not prolong the time. Accepts NULL: false. */
 bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms);
 
 #endif

@@ -1,9 +1,11 @@
 /*
  * router.h - the table of HTTP endpoints, and how a handler answers.
  *
- * Finds the row for path and method (404, 405 with Allow; HEAD where GET works), checks who asks (anyone, the user itself, administrators: 401, 403), calls the
- * handler. A handler answers at once, or holds its struct reply until Redis answered; the connection reads no further meanwhile, and
- * when it dies first, the reply's conn is NULL. Error bodies have one form.
+ * Finds the row for path and method (404, 405 with Allow; HEAD where GET works), checks who asks
+ * (anyone, the user itself, administrators: 401, 403), calls the handler (api.h). A handler
+ * answers at once, or keeps its struct reply until Redis answered; the connection reads no further
+ * meanwhile. When it dies first, reply_abandon cancels the call that the answer waits for. Error
+ * bodies have one form.
  */
 #ifndef BELFRY_WORKERS_ROUTER_H
 #define BELFRY_WORKERS_ROUTER_H
@@ -16,9 +18,16 @@
 #include "workers/conn.h"
 #include "workers/http.h"
 
-/* One answer. Made by the router, freed when it is sent or when the connection died and the handler let go of it. */
+struct store_call; /* store.h */
+
+/* One answer. Made by the router; freed when it is sent, or when its connection died. */
 struct reply {
-    struct conn *conn; /* NULL: the connection is gone; only reply_send may be called, which then frees */
+    struct conn *conn;
+    struct worker *worker;
+    struct reply *next, *prev;  /* all of the worker: router_free lets go of those left */
+    struct store_call *waiting; /* what the answer waits for; the callback sets it NULL first */
+    void *data;                 /* the handler's, freed by free_data with the reply */
+    void (*free_data)(void *data);
     bool head_only;
     bool keep_alive;
     char path[128];    /* for error bodies: escaped, cut */
@@ -26,21 +35,25 @@ struct reply {
 };
 
 struct router *router_new(struct worker *w);
+/* Cancels and frees the answers still awaited: before store_free. */
 void router_free(struct router *r);
 
 /* A whole request that is no valid upgrade of its path. */
 void router_serve(struct conn *c, const struct http *h);
 /* A request that could not be parsed: the error answer, after which the connection ends. */
 void router_refuse(struct conn *c, int status);
-/* The connection dies while its reply is awaited: called by conn.c. */
+/* The connection dies while its reply is awaited: called by conn.c. Frees the reply. */
 void reply_abandon(struct reply *r);
 
 /* Answers and frees the reply. */
 void reply_send(struct reply *r, int status, const char *content_type, struct text_span body);
-/* {"error": true, "message", "error_code", "status_code", "timestamp", "path", "request_id"}; extra: header lines or NULL. */
+/* The same with a JSON text, which is freed; 500 when its memory failed. */
+void reply_json(struct reply *r, int status, struct text_buf *body);
+/* {"error": true, "message", "error_code", "status_code", "timestamp", "path", "request_id",
+ * "detail"}; extra: header lines or NULL. */
 void reply_error(struct reply *r, int status, const char *message, const char *extra);
-/* The same body for refusals of the handshake. */
-void router_error_response(struct text_buf *out, int status, const char *message, const char *path, const char *extra,
-                           bool keep_alive, bool head_only);
+/* The same body for refusals of the handshake. path may be NULL. */
+void router_error_response(struct text_buf *out, int status, const char *message, const char *path,
+                           const char *extra, bool keep_alive, bool head_only);
 
 #endif

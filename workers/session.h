@@ -37,7 +37,8 @@ int session_open(struct worker *w, struct device *d, const struct token_claims *
                  struct filter *filter);
 /* The connection is going: leaves the user, drops its subscription when it was the last. Accepts a device that never opened. */
 void session_close(struct worker *w, struct device *d);
-/* dashboard_refresh: FULL_SYNC now, then calls conn_send for the text done (given, malloc'ed). 0 or -EAGAIN (Redis away), -ENOMEM. */
+/* dashboard_refresh: a fresh FULL_SYNC of the given type, then the frame done (given, whatever is returned). An attaching device is attached first. 0; -EAGAIN (Redis away, or
+ * several are asked for already) or -ENOMEM with nothing sent. */
 int session_refresh(struct worker *w, struct device *d, const char *full_sync_type, struct frame *done);
 
 /* From subscriber.c. payload is borrowed for the call. */

@@ -15,6 +15,8 @@
 #include "shared/text.h"
 #include "workers/context.h"
 
+#define STORE_MAX_CALLS 10000 /* under way at once; more are refused as if the link were down */
+
 struct store_call; /* one call under way */
 
 /* Everything stored for one user. Spans are valid during the callback only. */
@@ -34,17 +36,26 @@ typedef void store_done_fn(void *data, int error, int64_t value);
 typedef void store_text_fn(void *data, int error, struct text_span text);
 
 struct store *store_new(struct worker *w);
+/* Calls under way are answered with -ECANCELED. */
 void store_free(struct store *s);
 bool store_is_up(const struct store *s);
 
 /* Each returns the call (cancel it with store_cancel, after which the callback never comes), or NULL when it could not be sent (down, no memory): the callback
- * is then not called. */
+ * is then not called, and never from within the call itself. Arguments are borrowed for the call. Errors a callback gets: -ECONNRESET (the link was lost; nothing is known of
+ * what was to be written), -ETIMEDOUT (the same, given up by us), -EIO (an error reply, counted and logged), -ENOMEM, -ECANCELED. */
+
+/* List (history-size entries at most), snapshot, read marks and acked id, all of one moment. A key of another type counts as empty. Read marks
+ * come bounded (STORE_READ_MARKS_MAX or eight times history-size, whichever is more). */
 struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn, void *data);
-/* Snapshot, ids and marks for FULL_SYNC are the same reading. */
+#define STORE_READ_MARKS_MAX 1024
+/* Takes marks out that mark nothing any more. */
+struct store_call *store_trim_read(struct store *s, const char *user_id, const struct text_span *ids, size_t count,
+                                   store_done_fn *fn, void *data);
+/* An event, with EVAL after NOSCRIPT. */
 struct store_call *store_emit(struct store *s, const struct emit_command *c, store_done_fn *fn, void *data);
 struct store_call *store_numsub(struct store *s, const char *user_id, store_done_fn *fn, void *data);
-/* SADD of the read marks with their expiry; then PUBLISH of the text to the user's channel, so that every device on every worker and instance
- * hears it. */
+/* SADD of the read marks with their expiry, and PUBLISH of the text to the user's channel, so that every device on every worker and instance
+ * hears it. value: marks that are new. */
 struct store_call *store_mark_read(struct store *s, const char *user_id, const struct text_span *ids, size_t count,
                                    struct text_span publish, store_done_fn *fn, void *data);
 struct store_call *store_set_acked(struct store *s, const char *user_id, struct text_span id, store_done_fn *fn,

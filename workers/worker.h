@@ -1,8 +1,8 @@
 /*
  * worker.h - one worker process: start order, loop, drain, end.
  *
- * The master forks and calls worker_run with everything a worker may need, already opened: a worker opens no file, reads no
- * configuration and holds no privilege.
+ * The master forks and calls worker_run with everything a worker may need, already opened: a
+ * worker opens no file, reads no configuration and holds no privilege.
  */
 #ifndef BELFRY_WORKERS_WORKER_H
 #define BELFRY_WORKERS_WORKER_H
@@ -19,8 +19,8 @@
 #include "shared/usertable.h"
 
 struct worker_listener {
-    int fd;           /* listening, non-blocking; the slot's, not the worker's: stays open when the worker ends */
-    bool is_metrics;  /* serves GET /metrics and nothing else */
+    int fd;          /* listening, non-blocking; the slot's: stays open when the worker ends */
+    bool is_metrics; /* serves GET /metrics and nothing else */
     bool is_tls;
     bool is_unix;
 };
@@ -44,7 +44,8 @@ struct worker_start {
     int control_fd;           /* ipc.h, this worker's end */
 };
 
-/* Serves until it is told to stop. Returns the process's exit code. Called once in a freshly forked process, after privileges were dropped. */
+/* Serves until it is told to stop. Returns the process's exit code. Called once in a freshly
+ * forked process, after privileges were dropped. */
 int worker_run(const struct worker_start *start);
 
 #endif

@@ -1,8 +1,10 @@
 /*
- * wsock.h - frames in (wslay's event API). RFC 6455, sections 5 to 7. Only this file and frame.c know wslay (and src/wsclient.c, the client side).
+ * wsock.h - frames in (wslay's event API). RFC 6455, sections 5 to 7. Only this file and frame.c
+ * know wslay (and src/wsclient.c, the client side).
  *
- * A context costs some 9 KB, so it comes from a per-worker pool while bytes of a message are under way, and goes back at a message border: a
- * quiet client has none. wslay answers pings and malformed input; its answers go into the connection's queue as control frames.
+ * A context costs some 9 KB, so it comes from a per-worker pool while bytes of a message are under
+ * way, and goes back at a message border: a quiet client has none. wslay answers pings and judges
+ * malformed input; its pongs go into the connection's queue as control frames.
  */
 #ifndef BELFRY_WORKERS_WSOCK_H
 #define BELFRY_WORKERS_WSOCK_H
@@ -16,22 +18,29 @@
 struct wsock;
 struct wsock_pool;
 
-/* What the bytes turned out to be; all in order. Callbacks may call conn_close and conn_send but free nothing. */
+/* What the bytes turned out to be; all in order. Callbacks may call conn_close and conn_send but
+ * free nothing. Any may be NULL but on_close and on_error. */
 struct wsock_events {
     void (*on_text)(void *data, const char *text, size_t len); /* whole message, valid UTF-8 */
     void (*on_binary)(void *data, const void *bytes, size_t len);
     void (*on_pong)(void *data);
     void (*on_close)(void *data, int code); /* the peer's close frame; 1005: without a code */
-    void (*on_send)(void *data, const void *frame, size_t len); /* a control frame to send */
-    void (*on_error)(void *data, enum close_reason reason);     /* protocol, UTF-8, too big; the close frame is the caller's to send */
+    void (*on_send)(void *data, const void *frame, size_t len); /* a pong to send */
+    /* CLOSE_PROTOCOL, CLOSE_UTF8 or CLOSE_TOO_BIG; the close frame is the caller's to send. */
+    void (*on_error)(void *data, enum close_reason reason);
 };
 
+/* NULL without memory. */
 struct wsock_pool *wsock_pool_new(size_t max_message_bytes, const struct wsock_events *events);
 void wsock_pool_free(struct wsock_pool *p);
 
-/* Feeds bytes. *w is taken from the pool when NULL, and given back (set NULL) when the bytes end at a message border. 0, or -ENOMEM. Stops (ignoring the rest)
- * after on_error or on_close. */
-int wsock_feed(struct wsock_pool *p, struct wsock **w, void *data, const unsigned char *bytes, size_t len);
+/* Feeds bytes. *w is taken from the pool when NULL, and given back (set NULL) when the bytes end at
+ * a message border. 0, or -ENOMEM. Stops (ignoring the rest) after on_error or on_close; later
+ * calls then do nothing. */
+int wsock_feed(struct wsock_pool *p, struct wsock **w, void *data, const unsigned char *bytes,
+               size_t len);
 void wsock_release(struct wsock_pool *p, struct wsock *w); /* accepts NULL */
+/* Contexts that rest in the pool (tests, statistics). */
+size_t wsock_pool_idle(const struct wsock_pool *p);
 
 #endif

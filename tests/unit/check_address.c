@@ -213,6 +213,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("address");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, every_form_is_read_and_written_back);
     tcase_add_test(tc, parts_are_told);
     tcase_add_test(tc, what_is_no_address_is_refused_with_a_reason);

@@ -35,7 +35,8 @@ START_TEST(rows_can_be_sent_logged_and_told_apart)
 {
     for (int i = 0; i < CLOSE_REASONS; i++) {
         const struct close_row *row = &closes_table[i];
-        /* RFC 6455, section 7.4: 0 is ours for "no frame"; 1004, 1005, 1006 and 1015 are never sent. */
+        /* RFC 6455, section 7.4: 0 is ours for "no frame"; 1004, 1005, 1006 and 1015 are never
+         * sent. */
         ck_assert(row->code == 0 || (row->code >= 1000 && row->code <= 1014) ||
                   (row->code >= 3000 && row->code <= 4999));
         ck_assert(row->code != 1004 && row->code != 1005 && row->code != 1006);

@@ -157,7 +157,8 @@ START_TEST(prometheus_names_carry_units_and_kinds)
     const char *lines[] = {
         "\n# TYPE belfry_websockets gauge\nbelfry_websockets{worker=\"0\"} 10\n"
         "belfry_websockets{worker=\"1\"} 0\n",
-        "\n# TYPE belfry_received_bytes_total counter\nbelfry_received_bytes_total{worker=\"0\"} 5\n"
+        "\n# TYPE belfry_received_bytes_total counter\nbelfry_received_bytes_total{worker=\"0\"} "
+        "5\n"
         "belfry_received_bytes_total{worker=\"1\"} 5\n",
         "\nbelfry_redis_latency_seconds{worker=\"0\"} 1.500000\n",
         "\nbelfry_started_at_seconds{worker=\"0\"} 1769860800.123\n",

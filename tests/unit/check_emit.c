@@ -47,7 +47,8 @@ START_TEST(the_sha_is_that_of_the_script)
 {
     unsigned char digest[20];
     char hex[41];
-    ck_assert_int_eq(EVP_Digest(emit_script, strlen(emit_script), digest, NULL, EVP_sha1(), NULL), 1);
+    ck_assert_int_eq(EVP_Digest(emit_script, strlen(emit_script), digest, NULL, EVP_sha1(), NULL),
+                     1);
     for (int i = 0; i < 20; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     ck_assert_str_eq(emit_script_sha, hex);
@@ -161,7 +162,8 @@ END_TEST
 START_TEST(a_broadcast_is_a_plain_publish_to_the_broadcast_channel)
 {
     struct emit_command c;
-    ck_assert_int_eq(emit_prepare_broadcast(&c, &rules, "SYSTEM_ALERT", text_span_of("{\"a\":1}")), 0);
+    ck_assert_int_eq(emit_prepare_broadcast(&c, &rules, "SYSTEM_ALERT", text_span_of("{\"a\":1}")),
+                     0);
     ck_assert_int_eq(c.argc, 3);
     ck_assert_str_eq(arg(&c, 0), "PUBLISH");
     ck_assert_str_eq(arg(&c, 1), "all");

@@ -172,14 +172,17 @@ START_TEST(complaints_name_field_expectation_and_what_came)
                      "message: must be a string, is an array");
     ck_assert_str_eq(complaint(e, ALERT(",\"priority\":\"low\",\"system_wide\":\"yes\"")),
                      "system_wide: must be true or false, is a string");
-    ck_assert_str_eq(complaint(e, "[]"), "payload: must be a JSON object, is JSON, but not an object");
+    ck_assert_str_eq(complaint(e, "[]"),
+                     "payload: must be a JSON object, is JSON, but not an object");
     ck_assert_str_eq(complaint(e, "{"), "payload: must be a JSON object, is not JSON");
     ck_assert_str_eq(complaint(e, ""), "payload: must be a JSON object, is not JSON");
     ck_assert_str_eq(complaint(-1, "{\"any\":1}"), "accepted");
-    ck_assert_str_eq(complaint(-1, "1"), "payload: must be a JSON object, is JSON, but not an object");
+    ck_assert_str_eq(complaint(-1, "1"),
+                     "payload: must be a JSON object, is JSON, but not an object");
     ck_assert_str_eq(complaint(EVENT_TRANSACTION_DELETED, "{\"id\":7}"),
                      "id: must be a string, is a number");
-    ck_assert_str_eq(complaint(EVENT_TRANSACTION_DELETED, "{\"id\":7,\"i\\u0064\":\"x\"}"), "accepted");
+    ck_assert_str_eq(complaint(EVENT_TRANSACTION_DELETED, "{\"id\":7,\"i\\u0064\":\"x\"}"),
+                     "accepted");
 }
 END_TEST
 
@@ -210,7 +213,8 @@ START_TEST(a_complaint_is_cut_to_its_room_and_holds_no_payload)
                      -EINVAL);
     ck_assert_str_eq(why, "id: must ");
     ck_assert_int_eq(why[10], 'x');
-    ck_assert_ptr_null(strstr(complaint(EVENT_SYSTEM_ALERT, ALERT(",\"priority\":\"s3cret\"")), "s3cret"));
+    ck_assert_ptr_null(
+        strstr(complaint(EVENT_SYSTEM_ALERT, ALERT(",\"priority\":\"s3cret\"")), "s3cret"));
 }
 END_TEST
 

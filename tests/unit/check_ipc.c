@@ -226,6 +226,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("ipc");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, messages_arrive_whole_and_in_order);
     tcase_add_test(tc, the_longest_body_fits_and_one_byte_more_does_not);
     tcase_add_test(tc, a_descriptor_goes_along_and_is_closed_on_exec);

@@ -30,8 +30,9 @@ static const char *const accepted[] = {
     "{\"e\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0000\\u00e9\\uD83D\\uDE00\"}",
     "{\"lone\":\"\\ud800\",\"low\":\"\\uDC00x\"}",
     "{\"u\":\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"}",
-    "{\"edge\":\"\xC2\x80\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBF\xF0\x90\x80\x80"
-    "\xF4\x8F\xBF\xBF\"}",
+    "{\"edge2\":\"\xC2\x80\xDF\xBF\"}",
+    "{\"edge3\":\"\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBF\"}",
+    "{\"edge4\":\"\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\"}",
     "{\"del\":\"\x7F\"}",
     "{\"a\":1,\"a\":2}",
     "{\"deep\":[[[[{\"x\":[{\"y\":[]}]}]]]],\"after\":[1,\"2\",{},[],true]}",
@@ -61,20 +62,92 @@ START_TEST(every_prefix_of_a_document_is_refused)
 END_TEST
 
 static const char *const refused[] = {
-    "", " ", "{", "}", "{]", "[}", "{}}", "{}{}", "{} x", "{},", "[]]", "x", "nul", "nulll",
-    "\xEF\xBB\xBF{}",      /* byte order mark */
-    "{a:1}", "{'a':1}", "{1:1}", "{null:1}", "{\"a\"}", "{\"a\" 1}", "{\"a\":}", "{\"a\"::1}",
-    "{\"a\":1,}", "{,}", "{,\"a\":1}", "{\"a\":1 \"b\":2}", "{\"a\":1,,\"b\":2}", "{:1}",
-    "{\"a\":[1,]}", "{\"a\":[,1]}", "{\"a\":[1 2]}", "{\"a\":[1,2}", "{\"a\":[1}]",
-    "{\"a\":01}", "{\"a\":-}", "{\"a\":+1}", "{\"a\":.5}", "{\"a\":5.}", "{\"a\":1e}", "{\"a\":1e+}",
-    "{\"a\":-01}", "{\"a\":1.e5}", "{\"a\":0x10}", "{\"a\":1_0}", "{\"a\":NaN}", "{\"a\":Infinity}",
-    "{\"a\":-Infinity}", "{\"a\":- 1}", "{\"a\":1 .5}", "{\"a\":1.5.5}", "{\"a\":1e5e5}", "{\"a\":00}",
-    "{\"a\":True}", "{\"a\":tru}", "{\"a\":truee}", "{\"a\":nul}", "{\"a\":fals e}", "{\"a\":undefined}",
-    "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}", "{\"a\":\"\\u12G4\"}", "{\"a\":\"\\U0041\"}", "{\"a\":\"\\'\"}",
-    "{\"a\":\"\\\"}", "{\"a\":\"x}", "{\"a\":\"\t\"}", "{\"a\":\"\n\"}", "{\"a\":\"\x1F\"}",
-    "{\"a\t\":1}", "{\"a\":1}/* x */", "{\"a\":1}//", "{/**/}", "\f{}", "\v{}", "{\"a\":1\f}",
-    "[1,2", "\"abc", "-", "[1,2] 3", "1 2", "{\"a\":\"b\"\"c\"}", "{\"a\" \"b\"}", "{\"a\":1;\"b\":2}",
-    "[\"a\":1]", "{\"a\",\"b\"}",
+    "",
+    " ",
+    "{",
+    "}",
+    "{]",
+    "[}",
+    "{}}",
+    "{}{}",
+    "{} x",
+    "{},",
+    "[]]",
+    "x",
+    "nul",
+    "nulll",
+    "\xEF\xBB\xBF{}", /* byte order mark */
+    "{a:1}",
+    "{'a':1}",
+    "{1:1}",
+    "{null:1}",
+    "{\"a\"}",
+    "{\"a\" 1}",
+    "{\"a\":}",
+    "{\"a\"::1}",
+    "{\"a\":1,}",
+    "{,}",
+    "{,\"a\":1}",
+    "{\"a\":1 \"b\":2}",
+    "{\"a\":1,,\"b\":2}",
+    "{:1}",
+    "{\"a\":[1,]}",
+    "{\"a\":[,1]}",
+    "{\"a\":[1 2]}",
+    "{\"a\":[1,2}",
+    "{\"a\":[1}]",
+    "{\"a\":01}",
+    "{\"a\":-}",
+    "{\"a\":+1}",
+    "{\"a\":.5}",
+    "{\"a\":5.}",
+    "{\"a\":1e}",
+    "{\"a\":1e+}",
+    "{\"a\":-01}",
+    "{\"a\":1.e5}",
+    "{\"a\":0x10}",
+    "{\"a\":1_0}",
+    "{\"a\":NaN}",
+    "{\"a\":Infinity}",
+    "{\"a\":-Infinity}",
+    "{\"a\":- 1}",
+    "{\"a\":1 .5}",
+    "{\"a\":1.5.5}",
+    "{\"a\":1e5e5}",
+    "{\"a\":00}",
+    "{\"a\":True}",
+    "{\"a\":tru}",
+    "{\"a\":truee}",
+    "{\"a\":nul}",
+    "{\"a\":fals e}",
+    "{\"a\":undefined}",
+    "{\"a\":\"\\x\"}",
+    "{\"a\":\"\\u12\"}",
+    "{\"a\":\"\\u12G4\"}",
+    "{\"a\":\"\\U0041\"}",
+    "{\"a\":\"\\'\"}",
+    "{\"a\":\"\\\"}",
+    "{\"a\":\"x}",
+    "{\"a\":\"\t\"}",
+    "{\"a\":\"\n\"}",
+    "{\"a\":\"\x1F\"}",
+    "{\"a\t\":1}",
+    "{\"a\":1}/* x */",
+    "{\"a\":1}//",
+    "{/**/}",
+    "\f{}",
+    "\v{}",
+    "{\"a\":1\f}",
+    "[1,2",
+    "\"abc",
+    "-",
+    "[1,2] 3",
+    "1 2",
+    "{\"a\":\"b\"\"c\"}",
+    "{\"a\" \"b\"}",
+    "{\"a\":1;\"b\":2}",
+    "[\"a\":1]",
+    "{\"a\",\"b\"}",
 };
 
 START_TEST(what_is_not_json_is_refused)
@@ -100,7 +173,8 @@ END_TEST
 
 START_TEST(other_values_are_told_from_objects_and_from_errors)
 {
-    const char *other[] = {"[]", " [1,{\"a\":2}] ", "1", "-1.5e3", "\"x\"", "true", "false", "null"};
+    const char *other[] = {"[]",   " [1,{\"a\":2}] ", "1",   "-1.5e3", "\"x\"",
+                           "true", "false",           "null"};
     for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
         ck_assert_msg(scan(other[i], strlen(other[i])) == JSON_NOT_OBJECT, "%s", other[i]);
     ck_assert_int_eq(scan("[1,", 3), JSON_INVALID);
@@ -111,12 +185,30 @@ END_TEST
 START_TEST(bytes_that_are_not_utf8_are_told_from_what_is_not_json)
 {
     const char *bad[] = {
-        "\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2x", "\xE0\x9F\xBF", "\xE0\xA0", "\xE2\x82",
-        "\xED\xA0\x80", "\xED\xBF\xBF", "\xE2\x28\xA1", "\xF0\x8F\xBF\xBF", "\xF0\x9F\x98",
-        "\xF0\x9F\x98x", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xF8\x88\x80\x80\x80", "\xFE", "\xFF",
+        "\x80",
+        "\xBF",
+        "\xC0\x80",
+        "\xC1\xBF",
+        "\xC2",
+        "\xC2x",
+        "\xE0\x9F\xBF",
+        "\xE0\xA0",
+        "\xE2\x82",
+        "\xED\xA0\x80",
+        "\xED\xBF\xBF",
+        "\xE2\x28\xA1",
+        "\xF0\x8F\xBF\xBF",
+        "\xF0\x9F\x98",
+        "\xF0\x9F\x98x",
+        "\xF4\x90\x80\x80",
+        "\xF5\x80\x80\x80",
+        "\xF8\x88\x80\x80\x80",
+        "\xFE",
+        "\xFF",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        for (int pad = 0; pad < 9; pad++) { /* on every place of the eight bytes looked at together */
+        for (int pad = 0; pad < 9;
+             pad++) { /* on every place of the eight bytes looked at together */
             char text[64];
             int n = snprintf(text, sizeof(text), "{\"a\":\"%.*s%s\"}", pad, "12345678", bad[i]);
             ck_assert_msg(scan(text, (size_t)n) == JSON_INVALID_UTF8, "value %zu", i);
@@ -215,9 +307,11 @@ static void note_element(void *data, struct text_span value)
 START_TEST(members_of_the_top_level_are_reported_in_order_as_they_stand)
 {
     struct text_buf seen = {0};
-    const char *text = " { \"a\" : 1 ,\"b\\u0063\":\"x\\n\", \"c\":{\"a\":[ 1 ]} ,\"d\":[{\"e\":2}],\"\":-1.5e3 }";
+    const char *text =
+        " { \"a\" : 1 ,\"b\\u0063\":\"x\\n\", \"c\":{\"a\":[ 1 ]} ,\"d\":[{\"e\":2}],\"\":-1.5e3 }";
     ck_assert_int_eq(json_scan_object(text, strlen(text), note_member, &seen), JSON_OK);
-    ck_assert_str_eq(seen.data, "<a=1><b\\u0063=\"x\\n\"><c={\"a\":[ 1 ]}><d=[{\"e\":2}]><=-1.5e3>");
+    ck_assert_str_eq(seen.data,
+                     "<a=1><b\\u0063=\"x\\n\"><c={\"a\":[ 1 ]}><d=[{\"e\":2}]><=-1.5e3>");
     text_buf_reset(&seen);
     text = "[ 1, \"a\" ,[2,[3]],{\"x\":[4]}, null]";
     ck_assert_int_eq(json_scan_array(text, strlen(text), note_element, &seen), JSON_OK);
@@ -232,7 +326,8 @@ END_TEST
 
 START_TEST(the_last_member_of_a_name_is_found_however_it_is_spelled)
 {
-    struct text_span v, o = text_span_of("{\"a\":{\"b\":1},\"b\":2,\"\\u0062\":3,\"bb\":4,\"c\\n\":5}");
+    struct text_span v,
+        o = text_span_of("{\"a\":{\"b\":1},\"b\":2,\"\\u0062\":3,\"bb\":4,\"c\\n\":5}");
     ck_assert(json_find(o, "b", &v));
     ck_assert(text_span_eq(v, "3"));
     ck_assert(json_find(o, "bb", &v));

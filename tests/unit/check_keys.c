@@ -136,6 +136,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("keys");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, the_default_templates_give_the_public_layout);
     tcase_add_test(tc, derived_keys_leave_a_hash_tag_as_it_is);
     tcase_add_test(tc, a_template_has_the_user_exactly_once);

@@ -315,6 +315,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("log");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_checked_fixture(tc, make_folder, remove_folder);
     tcase_add_test(tc, a_line_has_time_level_process_event_and_pairs);
     tcase_add_test(tc, values_that_need_it_are_quoted_and_escaped);

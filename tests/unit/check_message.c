@@ -23,7 +23,8 @@ static struct message read_ok(const char *text)
 
 START_TEST(an_envelope_is_read_in_place)
 {
-    const char *text = ENVELOPE("\"abc\"", "\"NEW_TRANSACTION\"", "{\"id\":\"inner\",\"type\":\"x\"}");
+    const char *text =
+        ENVELOPE("\"abc\"", "\"NEW_TRANSACTION\"", "{\"id\":\"inner\",\"type\":\"x\"}");
     struct message m = read_ok(text);
     ck_assert_ptr_eq(m.raw.ptr, text);
     ck_assert_uint_eq(m.raw.len, strlen(text));
@@ -54,8 +55,9 @@ END_TEST
 
 START_TEST(names_written_with_escapes_are_the_same_names)
 {
-    struct message m = read_ok("{\"i\\u0064\":\"abc\",\"\\u0074ype\":\"PING\",\"time\\u0073tamp\":"
-                               "\"2026-01-31T12:00:00Z\",\"\\u0070ayload\":{},\"connection\\u005fid\":\"c\"}");
+    struct message m =
+        read_ok("{\"i\\u0064\":\"abc\",\"\\u0074ype\":\"PING\",\"time\\u0073tamp\":"
+                "\"2026-01-31T12:00:00Z\",\"\\u0070ayload\":{},\"connection\\u005fid\":\"c\"}");
     ck_assert_uint_eq(m.id_hash, message_id_hash("abc", 3));
     ck_assert_int_eq(m.event, EVENT_PING);
     ck_assert_int_ne(m.timestamp_us, 0);
@@ -68,7 +70,8 @@ END_TEST
 
 START_TEST(the_last_of_a_repeated_name_counts)
 {
-    struct message m = read_ok("{\"id\":\"a\",\"id\":\"b\",\"type\":\"PING\",\"t\\u0079pe\":\"PONG\"}");
+    struct message m =
+        read_ok("{\"id\":\"a\",\"id\":\"b\",\"type\":\"PING\",\"t\\u0079pe\":\"PONG\"}");
     ck_assert_uint_eq(m.id_hash, message_id_hash("b", 1));
     ck_assert_int_eq(m.event, EVENT_PONG);
     m = read_ok("{\"id\":\"a\",\"id\":null,\"type\":\"PING\"}");

@@ -205,6 +205,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("options_check");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, a_secret_is_all_that_a_default_configuration_lacks);
     tcase_add_test(tc, keys_and_algorithms_must_meet);

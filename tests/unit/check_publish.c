@@ -24,7 +24,7 @@
 
 /* --- a private server --- */
 
-static char dir[64], sock[96], url[160];
+static char dir[64], sock[96], url[160]; /* made by main, which also takes them away */
 static pid_t server;
 
 static void nap_ms(int ms)
@@ -95,18 +95,13 @@ static void stop_server(int signal)
 
 static void setup(void)
 {
-    strcpy(dir, "/tmp/belfry-publish-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    snprintf(sock, sizeof(sock), "%s/redis.sock", dir);
-    snprintf(url, sizeof(url), "unix://%s", sock);
+    unlink(sock); /* of a test that failed */
     start_server("");
 }
 
 static void teardown(void)
 {
     stop_server(SIGKILL);
-    unlink(sock);
-    rmdir(dir);
 }
 
 /* --- helpers --- */
@@ -204,7 +199,8 @@ START_TEST(the_list_is_newest_first_trimmed_and_expires_anew_with_each_event)
     char id[12][BELFRY_ID_BYTES], text[1024];
     for (int i = 0; i < 12; i++) {
         ck_assert_int_eq(belfry_emit(b, "u", "own_type", "{}", 0, id[i]), 0);
-        freeReplyObject(ask(c, i % 2 ? "PERSIST notifications:%s" : "EXPIRE notifications:%s 7", "u"));
+        freeReplyObject(
+            ask(c, i % 2 ? "PERSIST notifications:%s" : "EXPIRE notifications:%s 7", "u"));
     }
     belfry_emit(b, "u", "own_type", "{}", 0, id[0]);
     ck_assert_int_eq(ask_number(c, "LLEN notifications:%s", "u"), 5);
@@ -255,7 +251,8 @@ END_TEST
 START_TEST(a_broadcast_reaches_the_broadcast_channel_and_no_list)
 {
     struct belfry *b = open_handle();
-    redisContext *c = wait_for_server(), *s = subscribe("ws:broadcast"), *s2 = subscribe("ws:broadcast");
+    redisContext *c = wait_for_server(), *s = subscribe("ws:broadcast"),
+                 *s2 = subscribe("ws:broadcast");
     char id[BELFRY_ID_BYTES];
     ck_assert_int_eq(belfry_broadcast(b, "maintenance", "{\"at\":\"noon\"}", id), 2);
     char *live = receive(s);
@@ -348,7 +345,8 @@ START_TEST(a_payload_too_deep_to_be_relayed_is_refused)
         memset(text + n + depth - 1, ']', (size_t)depth - 1);
         strcpy(text + n + 2 * (depth - 1), "}");
         /* one level of it is the envelope's */
-        ck_assert_int_eq(belfry_emit(b, "u", "x", text, 0, NULL), depth < JSON_MAX_DEPTH ? 0 : -EINVAL);
+        ck_assert_int_eq(belfry_emit(b, "u", "x", text, 0, NULL),
+                         depth < JSON_MAX_DEPTH ? 0 : -EINVAL);
     }
     ck_assert_ptr_nonnull(strstr(belfry_errmsg(b), "nested too deeply"));
     belfry_close(b);
@@ -376,7 +374,8 @@ START_TEST(malformed_configs_are_refused_with_a_reason)
         ck_assert_ptr_null(belfry_open(&bad[i].config));
         ck_assert_msg(strstr(belfry_errmsg(NULL), bad[i].word) != NULL, "%s", belfry_errmsg(NULL));
     }
-    struct belfry *b = belfry_open(NULL); /* the defaults are good, whether somebody listens or not */
+    struct belfry *b =
+        belfry_open(NULL); /* the defaults are good, whether somebody listens or not */
     ck_assert_ptr_nonnull(b);
     ck_assert_str_eq(belfry_errmsg(b), "");
     belfry_close(b);
@@ -410,7 +409,8 @@ START_TEST(a_server_that_dies_and_returns_costs_no_event_and_no_signal)
         ck_assert_int_eq(ask_number(c, "LLEN notifications:%s", "u"), 1);
         redisFree(c);
     }
-    /* Restarted between two calls: the stale connection is noticed before anything is sent on it. */
+    /* Restarted between two calls: the stale connection is noticed before anything is sent on it.
+     * */
     stop_server(SIGTERM);
     start_server("");
     ck_assert_int_eq(belfry_emit(b, "u", "x", "{}", 0, NULL), 0);
@@ -558,11 +558,12 @@ START_TEST(answers_that_make_no_sense_are_errors)
     ck_assert_int_eq(emit_against("-LOADING wait\r\n", 0, 5000, message, sizeof(message)), -EIO);
     ck_assert_int_eq(emit_against("-ERR max number of clients reached\r\n", 0, 5000, message,
                                   sizeof(message)), -ECONNREFUSED);
-    ck_assert_int_eq(emit_against("-BAD \x1b[31m\x01\r\n", 0, 5000, message, sizeof(message)), -EIO);
+    ck_assert_int_eq(emit_against("-BAD \x1b[31m\x01\r\n", 0, 5000, message, sizeof(message)),
+                     -EIO);
     for (const char *p = message; *p; p++)
         ck_assert_msg(*p >= ' ' && *p < 0x7F, "%s", message);
-    ck_assert_int_eq(emit_against("-NOSCRIPT x\r\n-NOSCRIPT x\r\n", 0, 5000, message, sizeof(message)),
-                     -EIO);
+    ck_assert_int_eq(
+        emit_against("-NOSCRIPT x\r\n-NOSCRIPT x\r\n", 0, 5000, message, sizeof(message)), -EIO);
 }
 END_TEST
 
@@ -570,8 +571,8 @@ START_TEST(an_answer_in_drops_does_not_prolong_the_call)
 {
     char message[400];
     int64_t before = clock_mono_ms();
-    ck_assert_int_eq(emit_against(":000000000000000000000000001\r\n", 100, 500, message, sizeof(message)),
-                     -EIO);
+    ck_assert_int_eq(
+        emit_against(":000000000000000000000000001\r\n", 100, 500, message, sizeof(message)), -EIO);
     ck_assert_int_lt(clock_mono_ms() - before, 2500);
     ck_assert_ptr_nonnull(strstr(message, "500 ms"));
 }
@@ -617,6 +618,11 @@ END_TEST
 
 int main(void)
 {
+    strcpy(dir, "/tmp/belfry-publish-XXXXXX");
+    if (!mkdtemp(dir))
+        return EXIT_FAILURE;
+    snprintf(sock, sizeof(sock), "%s/redis.sock", dir);
+    snprintf(url, sizeof(url), "unix://%s", sock);
     TCase *tc = tcase_create("publish");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -643,5 +649,7 @@ int main(void)
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);
     srunner_free(r);
+    unlink(sock);
+    rmdir(dir);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -226,6 +226,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("redisurl");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, tcp_urls_are_read);
     tcase_add_test(tc, credentials_are_decoded);
     tcase_add_test(tc, unix_urls_are_read);

@@ -363,6 +363,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("text");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, a_buffer_grows_byte_by_byte_and_keeps_its_nul);
     tcase_add_test(tc, formatted_text_longer_than_the_buffer_is_added_as_a_whole);
     tcase_add_test(tc, an_impossible_size_fails_for_good_and_changes_nothing);

@@ -184,14 +184,16 @@ struct shared {
 
 static struct shared *share(void)
 {
-    struct shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct shared *s =
+        mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(s, MAP_FAILED);
     memset((void *)s->busy, 0xFF, sizeof(s->busy));
     return s;
 }
 
 /* Enters and leaves a few users at random, turns times (0: until killed). */
-static void hammer(struct usertable *t, uint32_t column, unsigned seed, uint64_t turns, struct shared *s)
+static void hammer(struct usertable *t, uint32_t column, unsigned seed, uint64_t turns,
+                   struct shared *s)
 {
     for (uint64_t i = 0; turns == 0 || i < turns; i++) {
         uint32_t n = (uint32_t)rand_r(&seed) % HELD;

@@ -107,6 +107,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("uuid7");
+    tcase_set_timeout(tc, 60); /* seconds; a busy machine is slow */
     tcase_add_test(tc, ids_have_the_form_and_the_time_of_version_7);
     tcase_add_test(tc, ids_increase_strictly);
     tcase_add_test(tc, threads_share_one_order_and_no_id);

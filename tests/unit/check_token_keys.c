@@ -1,0 +1,437 @@
+#include "config.h"
+
+#include <check.h>
+#include <errno.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shared/token.h"
+#include "tests/unit/token_maker.h"
+
+/* Keys take time to make: main makes them once, the tests' processes inherit them. */
+static EVP_PKEY *rsa, *weak_rsa, *p256, *p384, *p521, *k256;
+static char dir[64], why[512];
+
+static EVP_PKEY *make_key(int type, int parameter)
+{
+    EVP_PKEY *key = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_id(type, NULL);
+    if (!ctx || EVP_PKEY_keygen_init(ctx) != 1)
+        abort();
+    if ((type == EVP_PKEY_RSA ? EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, parameter)
+                              : EVP_PKEY_CTX_set_ec_paramgen_curve_nid(ctx, parameter)) != 1)
+        abort();
+    if (EVP_PKEY_keygen(ctx, &key) != 1)
+        abort();
+    EVP_PKEY_CTX_free(ctx);
+    return key;
+}
+
+static char *write_file(const char *name, const void *bytes, size_t len)
+{
+    static char path[4][128];
+    static int turn;
+    char *p = path[turn++ % 4];
+    snprintf(p, sizeof(path[0]), "%s/%s", dir, name);
+    FILE *f = fopen(p, "w");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(bytes, 1, len, f), len);
+    fclose(f);
+    return p;
+}
+
+static char *pem_file(const char *name, EVP_PKEY *key, bool private)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *text;
+    if (private)
+        PEM_write_bio_PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL);
+    else
+        PEM_write_bio_PUBKEY(bio, key);
+    long len = BIO_get_mem_data(bio, &text);
+    char *path = write_file(name, text, (size_t)len);
+    BIO_free(bio);
+    return path;
+}
+
+/* Loads the options' files; NULL and why when they are refused. */
+static struct token_keys *load(void)
+{
+    struct token_keys *k = NULL;
+    why[0] = '\0';
+    int r = token_keys_load(&opt, &k, why, sizeof(why));
+    ck_assert_int_eq(r < 0, k == NULL);
+    ck_assert_int_eq(r < 0, why[0] != '\0');
+    return k;
+}
+
+START_TEST(each_public_key_algorithm_is_verified_with_its_own_key_only)
+{
+    const struct {
+        const char *alg;
+        EVP_PKEY *key;
+    } rows[] = {{"RS256", rsa},  {"RS384", rsa},  {"RS512", rsa},
+                {"ES256", p256}, {"ES384", p384}, {"ES512", p521}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        set_algorithms(rows[i].alg);
+        opt.jwt_public_key_file = pem_file("public.pem", rows[i].key, false);
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s: %s", rows[i].alg, why);
+        for (size_t j = 0; j < sizeof(rows) / sizeof(rows[0]); j++) {
+            char *token = sign_alg(rows[j].alg, CLAIMS, rows[j].key);
+            enum token_result r = verify(k, token);
+            ck_assert_msg(r == (i == j ? TOKEN_OK : TOKEN_ALGORITHM), "%s by %s: %d", rows[j].alg,
+                          rows[i].alg, (int)r);
+            free(token);
+        }
+        EVP_PKEY *other = rows[i].key == rsa ? make_key(EVP_PKEY_RSA, 2048)
+                                             : make_key(EVP_PKEY_EC, i == 3   ? NID_X9_62_prime256v1
+                                                                     : i == 4 ? NID_secp384r1
+                                                                              : NID_secp521r1);
+        char *token = sign_alg(rows[i].alg, CLAIMS, other);
+        ck_assert_int_eq(verify(k, token), TOKEN_SIGNATURE);
+        free(token);
+        EVP_PKEY_free(other);
+        token_keys_free(k);
+    }
+}
+END_TEST
+
+START_TEST(a_public_key_never_serves_as_a_secret)
+{
+    char *path = pem_file("public.pem", rsa, false);
+    FILE *f = fopen(path, "r");
+    char pem[4096];
+    size_t len = fread(pem, 1, sizeof(pem) - 1, f);
+    fclose(f);
+    pem[len] = '\0';
+    opt.jwt_public_key_file = path;
+    opt.jwt_secret_file = write_file("secret", SECRET, strlen(SECRET));
+    static const char *const lists[] = {"RS256", "RS256,HS256", "HS256,RS256"};
+    for (int i = 0; i < 3; i++) {
+        set_algorithms(lists[i]);
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        for (size_t cut = 0; cut < 2; cut++) { /* with its last newline and without */
+            pem[len - 1] = cut ? '\0' : '\n';
+            char *token = sign("{\"alg\":\"HS256\"}", CLAIMS, "HS256", NULL, pem);
+            ck_assert_int_eq(verify(k, token), i == 0 ? TOKEN_ALGORITHM : TOKEN_SIGNATURE);
+            free(token);
+        }
+        char *token = sign_alg("RS256", CLAIMS, rsa);
+        ck_assert_int_eq(verify(k, token), TOKEN_OK);
+        free(token);
+        token = sign_alg("HS256", CLAIMS, NULL);
+        ck_assert_int_eq(verify(k, token), i == 0 ? TOKEN_ALGORITHM : TOKEN_OK);
+        free(token);
+        token_keys_free(k);
+    }
+}
+END_TEST
+
+/* --- key files --- */
+
+static void refuse(const char *part1, const char *part2)
+{
+    struct token_keys *k = load();
+    ck_assert_msg(k == NULL, "%s", part1);
+    ck_assert_msg(strstr(why, part1) && strstr(why, part2), "%s", why);
+}
+
+START_TEST(one_newline_at_the_end_is_not_part_of_the_secret)
+{
+    const struct {
+        const char *file, *secret;
+    } rows[] = {{"abc", "abc"},       {"abc\n", "abc"},   {"abc\r\n", "abc"},
+                {"abc\n\n", "abc\n"}, {" abc ", " abc "}, {"a\rb", "a\rb"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        opt.jwt_secret_file = write_file("secret", rows[i].file, strlen(rows[i].file));
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        char *token = sign("{\"alg\":\"HS256\"}", CLAIMS, "HS256", NULL, rows[i].secret);
+        ck_assert_msg(verify(k, token) == TOKEN_OK, "row %zu", i);
+        free(token);
+        token_keys_free(k);
+    }
+}
+END_TEST
+
+START_TEST(a_secret_may_hold_any_bytes)
+{
+    /* but HMAC itself cannot tell a key from the same with zero bytes behind it */
+    const unsigned char bytes[] = {0, 1, 0xFF, 0, 'x', 0, 'y'};
+    opt.jwt_secret_file = write_file("secret", bytes, sizeof(bytes));
+    struct token_keys *k = load(), *same = NULL;
+    ck_assert_ptr_nonnull(k);
+    ck_assert_int_eq(token_keys_from_secret(&opt, bytes, sizeof(bytes), &same), 0);
+    char *token = NULL;
+    ck_assert_int_eq(token_mint(same, "u", false, 1000, NOW_MS, &token), 0);
+    ck_assert_int_eq(verify(k, token), TOKEN_OK);
+    free(token);
+    token_keys_free(same);
+    ck_assert_int_eq(token_keys_from_secret(&opt, bytes, sizeof(bytes) - 1, &same), 0);
+    ck_assert_int_eq(token_mint(same, "u", false, 1000, NOW_MS, &token), 0);
+    ck_assert_int_eq(verify(k, token), TOKEN_SIGNATURE);
+    free(token);
+    token_keys_free(same);
+    token_keys_free(k);
+}
+END_TEST
+
+START_TEST(secret_files_that_cannot_be_meant_are_refused)
+{
+    refuse("jwt-secret-file", "HS256");
+    opt.jwt_secret_file = "/nonexistent/secret";
+    refuse("jwt-secret-file", "/nonexistent/secret");
+    opt.jwt_secret_file = dir;
+    refuse("jwt-secret-file", "regular file");
+    opt.jwt_secret_file = write_file("secret", "", 0);
+    refuse("jwt-secret-file", "empty");
+    opt.jwt_secret_file = write_file("secret", "\r\n", 2);
+    refuse("jwt-secret-file", "newline");
+    opt.jwt_secret_file = pem_file("public.pem", rsa, false);
+    refuse("jwt-secret-file", "jwt-public-key-file");
+    opt.jwt_secret_file = pem_file("private.pem", p256, true);
+    refuse("jwt-secret-file", "PEM");
+    ck_assert_ptr_null(strstr(why, "BEGIN"));
+    char *large = calloc(1, 100000);
+    opt.jwt_secret_file = write_file("secret", large, 100000);
+    refuse("jwt-secret-file", "larger");
+    free(large);
+    char fifo[128];
+    snprintf(fifo, sizeof(fifo), "%s/fifo", dir);
+    ck_assert_int_eq(mkfifo(fifo, 0600), 0);
+    opt.jwt_secret_file = fifo; /* must not block */
+    refuse("jwt-secret-file", "regular file");
+    unlink(fifo);
+}
+END_TEST
+
+START_TEST(public_keys_of_another_kind_are_refused)
+{
+    set_algorithms("RS256");
+    refuse("jwt-public-key-file", "RS256");
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    refuse("not an RSA key", "RS256");
+    opt.jwt_public_key_file = pem_file("k.pem", weak_rsa, false);
+    refuse("1024 bits", "2048");
+    opt.jwt_public_key_file = pem_file("k.pem", rsa, true);
+    refuse("private key", "pubout");
+    opt.jwt_public_key_file = write_file("k.pem", "secret!", 7);
+    refuse("no public key", "PEM");
+    ck_assert_ptr_null(strstr(why, "secret!"));
+    opt.jwt_public_key_file = write_file("k.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n", 33);
+    refuse("certificate", "x509");
+    set_algorithms("ES256");
+    opt.jwt_public_key_file = pem_file("k.pem", rsa, false);
+    refuse("P-256", "ES256");
+    opt.jwt_public_key_file = pem_file("k.pem", p384, false);
+    refuse("P-256", "ES256");
+    opt.jwt_public_key_file = pem_file("k.pem", k256, false); /* as many bits, another curve */
+    refuse("P-256", "ES256");
+    set_algorithms("ES256,ES384");
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    refuse("P-384", "ES384");
+    set_algorithms("ES512");
+    refuse("P-521", "ES512");
+    set_algorithms("HS256,ES256");
+    refuse("jwt-secret-file", "HS256");
+    set_algorithms("ES256,PS256");
+    refuse("jwt-algorithms", "PS256");
+    set_algorithms("none");
+    refuse("jwt-algorithms", "none");
+    set_algorithms("");
+    refuse("jwt-algorithms", "empty");
+}
+END_TEST
+
+START_TEST(keys_that_no_algorithm_uses_are_not_read)
+{
+    opt.jwt_secret_file = write_file("secret", SECRET, strlen(SECRET));
+    opt.jwt_public_key_file = "/nonexistent/public.pem";
+    struct token_keys *k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    token_keys_free(k);
+    set_algorithms("ES256");
+    opt.jwt_secret_file = "/nonexistent/secret";
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    char *token = NULL;
+    ck_assert_int_eq(token_mint(k, "u", false, 1000, NOW_MS, &token), -ENOKEY);
+    token_keys_free(k);
+    ck_assert_int_eq(token_keys_from_secret(&opt, SECRET, 8, &k), -EINVAL);
+    set_algorithms("HS256");
+    ck_assert_int_eq(token_keys_from_secret(&opt, "", 0, &k), -EINVAL);
+    /* a secret in memory leaves only the HMAC algorithms */
+    set_algorithms("ES256,HS512,RS256");
+    k = keys_hs();
+    token = sign_alg("ES256", CLAIMS, p256);
+    ck_assert_int_eq(verify(k, token), TOKEN_ALGORITHM);
+    free(token);
+    token = sign_alg("HS512", CLAIMS, NULL);
+    ck_assert_int_eq(verify(k, token), TOKEN_OK);
+    free(token);
+    token_keys_free(k);
+}
+END_TEST
+
+/* --- tokens that nobody here made --- */
+
+static const char python_makes[] =
+    "import sys, jwt\n"
+    "secret, folder = sys.argv[1], sys.argv[2]\n"
+    "claims = {'sub': 'py', 'exp': 1769860900, 'aud': ['a', 'belfry'], 'role': ['admin']}\n"
+    "for alg in ('HS256', 'HS384', 'HS512'):\n"
+    "    print(alg, jwt.encode(claims, secret, algorithm=alg))\n"
+    "for alg, key in (('RS256', 'rsa'), ('RS512', 'rsa'), ('ES256', 'p256'), ('ES384', 'p384')):\n"
+    "    try:\n"
+    "        print(alg, jwt.encode(claims, open(folder + '/' + key).read(), algorithm=alg))\n"
+    "    except NotImplementedError:\n" /* without python3-cryptography */
+    "        pass\n";
+
+static const char python_reads[] =
+    "import sys, jwt\n"
+    "secret, token = sys.argv[1], sys.argv[2]\n"
+    "claims = jwt.decode(token, secret, algorithms=['HS256'], audience='belfry',\n"
+    "                    options={'verify_exp': False, 'verify_iat': False})\n"
+    "print(claims['sub'], claims['role'], claims['exp'] - claims['iat'], claims['aud'])\n";
+
+/* Runs a Python script with two words and gives what it prints; false when there is no PyJWT. */
+static bool python(const char *script, const char *a, const char *b, char *out, size_t cap)
+{
+    const char *program = getenv("PYTHON3");
+    if (!program || !*program)
+        program = "/usr/bin/python3";
+    int fds[2], status;
+    ck_assert_int_eq(pipe(fds), 0);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        dup2(fds[1], 1);
+        close(fds[0]);
+        close(fds[1]);
+        if (access(program, X_OK) != 0)
+            _exit(77);
+        execl(program, "python3", "-c",
+              "import sys\ntry:\n import jwt; jwt.encode\nexcept Exception: sys.exit(77)\n"
+              "exec(sys.argv.pop(1))",
+              script, a, b, (char *)NULL);
+        _exit(77);
+    }
+    close(fds[1]);
+    size_t len = 0;
+    for (ssize_t n; len < cap - 1 && (n = read(fds[0], out + len, cap - 1 - len)) > 0;)
+        len += (size_t)n;
+    out[len] = '\0';
+    close(fds[0]);
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        return false;
+    ck_assert_msg(status == 0, "python: %d", status);
+    return true;
+}
+
+static EVP_PKEY *key_of(const char *alg)
+{
+    return alg[0] == 'R' ? rsa : strcmp(alg, "ES256") == 0 ? p256 : p384;
+}
+
+START_TEST(tokens_made_by_pyjwt_are_verified)
+{
+    char out[16384], alg[16], token[4096];
+    pem_file("rsa", rsa, true);
+    pem_file("p256", p256, true);
+    pem_file("p384", p384, true);
+    if (!python(python_makes, SECRET, dir, out, sizeof(out)))
+        return;
+    int lines = 0;
+    opt.jwt_audience = "belfry";
+    for (char *line = out; sscanf(line, "%15s %4095s", alg, token) == 2;
+         line = strchr(line, '\n') + 1) {
+        set_algorithms(alg);
+        opt.jwt_secret_file = write_file("secret", SECRET "\n", strlen(SECRET) + 1);
+        if (alg[0] != 'H')
+            opt.jwt_public_key_file = pem_file("k.pem", key_of(alg), false);
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        ck_assert_msg(verify(k, token) == TOKEN_OK, "%s %s", alg, token);
+        ck_assert_str_eq(claims.user_id, "py");
+        ck_assert(claims.is_admin);
+        token_keys_free(k);
+        lines++;
+    }
+    ck_assert_int_ge(lines, 3);
+}
+END_TEST
+
+START_TEST(tokens_made_here_are_verified_by_pyjwt)
+{
+    char out[1024], *token = NULL;
+    opt.jwt_audience = "belfry";
+    struct token_keys *k = keys_hs();
+    ck_assert_int_eq(token_mint(k, "u1", true, 3600000, NOW_MS, &token), 0);
+    if (python(python_reads, SECRET, token, out, sizeof(out)))
+        ck_assert_str_eq(out, "u1 admin 3600 belfry\n");
+    free(token);
+    token_keys_free(k);
+}
+END_TEST
+
+static void make_keys(void)
+{
+    rsa = make_key(EVP_PKEY_RSA, 2048);
+    weak_rsa = make_key(EVP_PKEY_RSA, 1024);
+    p256 = make_key(EVP_PKEY_EC, NID_X9_62_prime256v1);
+    p384 = make_key(EVP_PKEY_EC, NID_secp384r1);
+    p521 = make_key(EVP_PKEY_EC, NID_secp521r1);
+    k256 = make_key(EVP_PKEY_EC, NID_secp256k1);
+}
+
+static void clean_up(void)
+{
+    static const char *const names[] = {"secret", "public.pem", "private.pem", "k.pem",
+                                        "rsa",    "p256",       "p384",        "fifo"};
+    EVP_PKEY *keys[] = {rsa, weak_rsa, p256, p384, p521, k256};
+    char path[128];
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        EVP_PKEY_free(keys[i]);
+}
+
+int main(void)
+{
+    strcpy(dir, "/tmp/belfry-token-XXXXXX");
+    if (!mkdtemp(dir))
+        return EXIT_FAILURE;
+    make_keys();
+    TCase *tc = tcase_create("token_keys");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, each_public_key_algorithm_is_verified_with_its_own_key_only);
+    tcase_add_test(tc, a_public_key_never_serves_as_a_secret);
+    tcase_add_test(tc, one_newline_at_the_end_is_not_part_of_the_secret);
+    tcase_add_test(tc, a_secret_may_hold_any_bytes);
+    tcase_add_test(tc, secret_files_that_cannot_be_meant_are_refused);
+    tcase_add_test(tc, public_keys_of_another_kind_are_refused);
+    tcase_add_test(tc, keys_that_no_algorithm_uses_are_not_read);
+    tcase_add_test(tc, tokens_made_by_pyjwt_are_verified);
+    tcase_add_test(tc, tokens_made_here_are_verified_by_pyjwt);
+    Suite *s = suite_create("token_keys");
+    suite_add_tcase(s, tc);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    clean_up();
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,154 @@
+#include "config.h"
+
+#include "workers/acceptor.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "shared/counters.h"
+#include "shared/log.h"
+#include "workers/conn.h"
+#include "workers/router.h"
+
+struct port {
+    struct ev_io io;
+    struct acceptor *acceptor;
+    const struct worker_listener *listener;
+};
+
+struct acceptor {
+    struct worker *worker;
+    struct ev_timer pause;
+    bool is_stopped;  /* client listeners */
+    int reserve;      /* descriptor given up for a moment when there is no other; -1: none */
+    size_t port_count;
+    struct port ports[];
+};
+
+static int open_reserve(void)
+{
+    return eventfd(0, EFD_CLOEXEC); /* anything that takes one */
+}
+
+static void start_ports(struct acceptor *a)
+{
+    for (size_t i = 0; i < a->port_count; i++)
+        if (a->ports[i].listener->is_metrics || !a->is_stopped)
+            ev_io_start(a->worker->loop, &a->ports[i].io);
+}
+
+static void stop_ports(struct acceptor *a, bool clients_only)
+{
+    for (size_t i = 0; i < a->port_count; i++)
+        if (!clients_only || !a->ports[i].listener->is_metrics)
+            ev_io_stop(a->worker->loop, &a->ports[i].io);
+}
+
+static void on_pause_over(struct ev_loop *loop, struct ev_timer *timer, int revents)
+{
+    struct acceptor *a = timer->data;
+    (void)loop;
+    (void)revents;
+    if (a->reserve < 0)
+        a->reserve = open_reserve();
+    start_ports(a);
+}
+
+/* One of those who wait is told, rather than left to its own timeout. */
+static void turn_away(struct acceptor *a, struct port *p)
+{
+    struct text_buf response = {0};
+    if (a->reserve < 0)
+        return;
+    close(a->reserve);
+    int fd = accept4(p->io.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        router_error_response(&response, 503, "Too many connections", "", "Retry-After: 5\r\n",
+                              false, false);
+        if (response.data && !response.failed && !p->listener->is_tls)
+            send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        text_buf_free(&response);
+        close(fd);
+    }
+    a->reserve = open_reserve();
+}
+
+/* False: there is nobody left to accept, or accepting must rest. */
+static bool accept_one(struct port *p)
+{
+    struct acceptor *a = p->acceptor;
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    int fd = accept4(p->io.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        counters_inc(CTR_connections_accepted);
+        conn_open(a->worker, fd, p->listener, len > 0 ? (struct sockaddr *)&peer : NULL);
+        return true;
+    }
+    int error = errno;
+    if (error == EAGAIN)
+        return false;
+    counters_inc(CTR_accept_errors);
+    if (error == ECONNABORTED || error == EINTR || error == EPROTO)
+        return true; /* that one is gone, the next may be there */
+    log_warning("accept-failed", "error", log_errno(error));
+    if (error == EMFILE || error == ENFILE)
+        turn_away(a, p);
+    stop_ports(a, false);
+    ev_timer_stop(a->worker->loop, &a->pause);
+    ev_timer_set(&a->pause, ACCEPTOR_PAUSE_MS / 1e3, 0.);
+    ev_timer_start(a->worker->loop, &a->pause);
+    return false;
+}
+
+static void on_accept(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+    (void)loop;
+    (void)revents;
+    for (int i = 0; i < ACCEPTOR_BATCH; i++)
+        if (!accept_one(io->data))
+            return;
+    counters_inc(CTR_turn_bound_hits);
+}
+
+struct acceptor *acceptor_new(struct worker *w)
+{
+    const struct worker_start *start = w->start;
+    struct acceptor *a = calloc(1, sizeof *a + start->listener_count * sizeof a->ports[0]);
+    if (!a)
+        return NULL;
+    a->worker = w;
+    a->reserve = open_reserve();
+    a->port_count = start->listener_count;
+    ev_timer_init(&a->pause, on_pause_over, 0., 0.);
+    a->pause.data = a;
+    for (size_t i = 0; i < a->port_count; i++) {
+        struct port *p = &a->ports[i];
+        p->acceptor = a;
+        p->listener = &start->listeners[i];
+        ev_io_init(&p->io, on_accept, p->listener->fd, EV_READ);
+        p->io.data = p;
+    }
+    start_ports(a);
+    return a;
+}
+
+void acceptor_stop(struct acceptor *a)
+{
+    a->is_stopped = true;
+    stop_ports(a, true);
+}
+
+void acceptor_free(struct acceptor *a)
+{
+    if (!a)
+        return;
+    stop_ports(a, false);
+    ev_timer_stop(a->worker->loop, &a->pause);
+    if (a->reserve >= 0)
+        close(a->reserve);
+    free(a);
+}

@@ -1,0 +1,437 @@
+#include "config.h"
+
+#include "workers/conn.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "shared/clock.h"
+#include "shared/counters.h"
+#include "shared/log.h"
+#include "workers/conn_internal.h"
+#include "workers/filter.h"
+#include "workers/router.h"
+#include "workers/session.h"
+
+#define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
+
+/* ---- all connections ---- */
+
+static void on_again(struct ev_loop *loop, struct ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)timer;
+    (void)revents; /* the turn it begins ends with conns_flush */
+}
+
+static size_t descriptor_room(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return limit.rlim_cur > 2 * DESCRIPTORS_KEPT ? (size_t)limit.rlim_cur - DESCRIPTORS_KEPT
+                                                 : (size_t)limit.rlim_cur / 2;
+}
+
+static int start_tls(struct conns *s)
+{
+    const struct worker_start *start = s->worker->start;
+    char why[200];
+    if (!start->tls_certificate_pem || !start->tls_key_pem)
+        return 0;
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
+    s->tls = tls_server_new(start->tls_certificate_pem, start->tls_key_pem, why, sizeof why);
+    if (!s->tls)
+        log_error("tls-unusable", "reason", why);
+    return s->tls ? 0 : -EINVAL;
+}
+
+struct conns *conns_new(struct worker *w)
+{
+    struct conns *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->worker = w;
+    s->flush_tail = &s->flush_head;
+    s->room = descriptor_room();
+    s->http_limits = (struct http_limits){(size_t)w->opt->max_header_size,
+                                          (size_t)w->opt->max_message_size};
+    /* Serials go on where an earlier worker of this slot cannot have been: 2^20 a millisecond. */
+    s->next_serial = (uint64_t)clock_wall_ms() << 20;
+    s->wsocks = wsock_pool_new((size_t)w->opt->max_message_size, &conn_ws_events);
+    ev_timer_init(&s->again, on_again, 0., 0.);
+    if (!w->wheel) {
+        w->wheel = wheel_new(w->loop, conns_on_deadline, w);
+        s->owns_wheel = true;
+    }
+    if (!s->wsocks || !w->wheel || start_tls(s) != 0) {
+        conns_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void conns_free(struct conns *s)
+{
+    if (!s)
+        return;
+    struct worker *w = s->worker;
+    while (s->all) {
+        struct conn *c = s->all;
+        conn_drop(c, CLOSE_SHUTDOWN);
+        /* No turn ends any more: nobody may stay linked in its list. */
+        s->flush_head = NULL;
+        s->flush_tail = &s->flush_head;
+        conn_destroy(c);
+    }
+    if (w->loop)
+        ev_timer_stop(w->loop, &s->again);
+    if (s->owns_wheel) {
+        wheel_free(w->wheel);
+        w->wheel = NULL;
+    }
+    wsock_pool_free(s->wsocks);
+    tls_server_free(s->tls);
+    free(s);
+}
+
+size_t conns_count(const struct conns *s)
+{
+    return s->count;
+}
+
+bool conns_has_room(const struct conns *s)
+{
+    return s->count < s->room;
+}
+
+void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data)
+{
+    for (struct conn *c = s->all, *next; c; c = next) {
+        next = c->all_next;
+        if (c->state != CONN_DEAD)
+            fn(data, c);
+    }
+}
+
+void conn_mark(struct conn *c)
+{
+    struct conns *s = c->worker->conns;
+    if (c->in_flush || c->in_reap)
+        return;
+    c->in_flush = true;
+    c->flush_next = NULL;
+    *s->flush_tail = c;
+    s->flush_tail = &c->flush_next;
+}
+
+const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
+{
+    /* The end of the instance's UUID is random, its beginning is a time. */
+    const struct worker_start *start = c->worker->start;
+    size_t len = strlen(start->instance_id);
+    snprintf(out, CONN_ID_BYTES, "%.8s-%x-%llx",
+             start->instance_id + (len > 8 ? len - 8 : 0), (unsigned)start->slot,
+             (unsigned long long)c->serial);
+    return out;
+}
+
+/* ---- birth ---- */
+
+/* What max-connections-per-address counts by; 0: not at all. An IPv6 customer has a /64. */
+static uint64_t address_hash(const struct sockaddr *peer)
+{
+    unsigned char key[9] = {0};
+    if (!peer)
+        return 0;
+    if (peer->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)peer;
+        key[0] = 4;
+        memcpy(key + 1, &in->sin_addr, 4);
+    } else if (peer->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)peer;
+        bool is_mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+        key[0] = is_mapped ? 4 : 6;
+        memcpy(key + 1, in6->sin6_addr.s6_addr + (is_mapped ? 12 : 0), is_mapped ? 4 : 8);
+    } else {
+        return 0;
+    }
+    return text_hash64(key, sizeof key);
+}
+
+/* 0, with *hash set when the connection is counted; -EDQUOT. */
+static int enter_address(struct worker *w, const struct sockaddr *peer, uint64_t *hash)
+{
+    int64_t limit = w->opt->max_connections_per_address;
+    *hash = 0;
+    if (limit <= 0 || !w->start->addresses)
+        return 0;
+    uint64_t key = address_hash(peer);
+    if (!key)
+        return 0;
+    int n = usertable_enter(w->start->addresses, w->start->slot, key, (uint32_t)limit);
+    if (n < 0)
+        return n;
+    if (n > 0)
+        *hash = key;
+    return 0;
+}
+
+/* Best effort: a fresh socket takes this much. */
+static void refuse_address(int fd, const struct worker_listener *listener)
+{
+    struct text_buf response = {0};
+    counters_inc(CTR_address_limit_refusals);
+    if (listener->is_tls)
+        return;
+    router_error_response(&response, 429, "Too many connections from this address", "",
+                          "Retry-After: 5\r\n", false, false);
+    if (response.data && !response.failed)
+        send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    text_buf_free(&response);
+}
+
+static struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener)
+{
+    struct conns *s = w->conns;
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->worker = w;
+    c->device.conn = c;
+    c->serial = s->next_serial++;
+    c->opened_ms = c->last_read_ms = worker_now_ms(w);
+    c->is_metrics = listener->is_metrics;
+    c->is_unix = listener->is_unix;
+    c->state = CONN_HTTP;
+    if (listener->is_tls) {
+        c->state = CONN_TLS;
+        c->tls = s->tls ? tlsio_new(s->tls, fd) : NULL;
+        if (!c->tls) {
+            free(c);
+            return NULL;
+        }
+    }
+    c->io.fd = fd;
+    c->all_next = s->all;
+    if (s->all)
+        s->all->all_prev = c;
+    s->all = c;
+    s->count++;
+    return c;
+}
+
+int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
+              const struct sockaddr *peer)
+{
+    uint64_t hash;
+    int error = enter_address(w, peer, &hash);
+    if (error) {
+        refuse_address(fd, listener);
+        close(fd);
+        return error;
+    }
+    struct conn *c = conn_new(w, fd, listener);
+    if (!c) {
+        if (hash)
+            usertable_leave(w->start->addresses, w->start->slot, hash);
+        close(fd);
+        return -ENOMEM;
+    }
+    c->address_hash = hash;
+    if (!c->is_unix)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    counters_inc(CTR_connections);
+    conn_io_start(c);
+    conn_set_phase(c, w->opt->handshake_timeout);
+    return 0;
+}
+
+/* ---- death ---- */
+
+static void log_end(const struct conn *c)
+{
+    char id[CONN_ID_BYTES];
+    int64_t duration_ms = worker_now_ms(c->worker) - c->opened_ms;
+    if (c->was_ws)
+        log_info("connection-closed", "conn", conn_id(c, id), "close",
+                 closes_table[c->close_reason].word, "code", LOG_INT(c->close_code),
+                 "duration_ms", LOG_INT(duration_ms), "received_bytes",
+                 LOG_INT(c->received_bytes), "sent_bytes", LOG_INT(c->sent_bytes));
+    else
+        log_debug("http-connection-closed", "conn", conn_id(c, id), "duration_ms",
+                  LOG_INT(duration_ms), "received_bytes", LOG_INT(c->received_bytes),
+                  "sent_bytes", LOG_INT(c->sent_bytes));
+}
+
+void conn_end(struct conn *c)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->state == CONN_AUTH || c->state == CONN_OPEN)
+        conn_end_websocket(c, CLOSE_LOST, 0);
+    c->state = CONN_DEAD;
+    reply_abandon(c->reply);
+    c->reply = NULL;
+    ev_io_stop(c->worker->loop, &c->io);
+    wheel_disarm(c->worker->wheel, &c->deadline);
+    log_end(c);
+    conn_mark(c);
+}
+
+void conn_end_websocket(struct conn *c, enum close_reason reason, int code)
+{
+    if (!c->is_counted_ws)
+        return;
+    c->is_counted_ws = false;
+    c->needs_session_close = true;
+    c->close_reason = (uint8_t)reason;
+    c->close_code = (uint16_t)code;
+    counters_inc((enum counter)(CTR_CLOSED_FIRST + (int)reason));
+    counters_dec(CTR_websockets);
+    conn_mark(c);
+}
+
+void conn_release_session(struct conn *c)
+{
+    c->needs_session_close = false;
+    if (c->device.state == DEVICE_NONE) {
+        /* What the query gave waits here for an auth frame that will not come. */
+        free(c->device.resume);
+        filter_free(c->device.filter);
+        c->device.resume = NULL;
+        c->device.filter = NULL;
+    }
+    if (!c->is_echo)
+        session_close(c->worker, &c->device);
+}
+
+void conn_destroy(struct conn *c)
+{
+    struct worker *w = c->worker;
+    struct conns *s = w->conns;
+    if (c->needs_session_close)
+        conn_release_session(c);
+    if (c->all_next)
+        c->all_next->all_prev = c->all_prev;
+    if (c->all_prev)
+        c->all_prev->all_next = c->all_next;
+    else
+        s->all = c->all_next;
+    s->count--;
+    counters_dec(CTR_connections);
+    if (c->address_hash)
+        usertable_leave(w->start->addresses, w->start->slot, c->address_hash);
+    outq_clear(&c->outq);
+    http_free(c->http);
+    wsock_release(s->wsocks, c->wsock);
+    tlsio_free(c->tls);
+    free(c->kept);
+    close(c->io.fd);
+    free(c);
+}
+
+void conn_drop(struct conn *c, enum close_reason reason)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->state == CONN_AUTH || c->state == CONN_OPEN)
+        conn_end_websocket(c, reason, 0);
+    conn_end(c);
+}
+
+/* ---- deadlines ---- */
+
+void conn_arm(struct conn *c)
+{
+    struct worker *w = c->worker;
+    const struct options *opt = w->opt;
+    int64_t now_ms = worker_now_ms(w), at_ms = INT64_MAX, t;
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->phase_until_ms)
+        at_ms = c->phase_until_ms;
+    if (c->state == CONN_AUTH || c->state == CONN_OPEN) {
+        t = c->ping_sent_ms ? c->ping_sent_ms + opt->pong_timeout
+                            : c->last_read_ms + opt->ping_interval;
+        if (t < at_ms)
+            at_ms = t;
+    }
+    if (c->state == CONN_OPEN && c->token_expires_ms) {
+        t = now_ms + (c->token_expires_ms - worker_wall_ms(w));
+        if (t < at_ms)
+            at_ms = t;
+    }
+    if (at_ms == INT64_MAX)
+        wheel_disarm(w->wheel, &c->deadline);
+    else
+        wheel_arm(w->wheel, &c->deadline, at_ms);
+}
+
+void conn_set_phase(struct conn *c, int64_t limit_ms)
+{
+    c->phase_until_ms = limit_ms > 0 ? worker_now_ms(c->worker) + limit_ms : 0;
+    conn_arm(c);
+}
+
+static void on_phase_over(struct conn *c)
+{
+    switch ((enum conn_state)c->state) {
+    case CONN_TLS:
+    case CONN_HTTP:
+        /* A connection that rests between requests has kept its word. */
+        if (!c->had_request || c->http)
+            counters_inc(CTR_handshake_timeouts);
+        conn_end(c);
+        break;
+    case CONN_AUTH:
+        conn_close(c, CLOSE_AUTH);
+        break;
+    case CONN_OPEN:
+        c->phase_until_ms = 0;
+        break;
+    case CONN_CLOSING:
+    case CONN_DEAD:
+        conn_end(c);
+        break;
+    }
+}
+
+/* Reading does not touch the wheel: what it changed is found here, when the old deadline fires. */
+static void check_life(struct conn *c, int64_t now_ms)
+{
+    const struct options *opt = c->worker->opt;
+    if (c->ping_sent_ms && c->last_read_ms >= c->ping_sent_ms)
+        c->ping_sent_ms = 0;
+    if (c->ping_sent_ms) {
+        if (now_ms >= c->ping_sent_ms + opt->pong_timeout)
+            conn_drop(c, CLOSE_NO_PONG);
+    } else if (now_ms >= c->last_read_ms + opt->ping_interval) {
+        conn_ws_ping(c);
+        c->ping_sent_ms = now_ms;
+    }
+}
+
+void conns_on_deadline(void *data, struct wheel_entry *e)
+{
+    struct conn *c = (struct conn *)(void *)((char *)e - offsetof(struct conn, deadline));
+    struct worker *w = data;
+    int64_t now_ms = worker_now_ms(w);
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->phase_until_ms && now_ms >= c->phase_until_ms)
+        on_phase_over(c);
+    else if (c->state == CONN_OPEN && c->token_expires_ms &&
+             worker_wall_ms(w) >= c->token_expires_ms)
+        conn_close(c, CLOSE_EXPIRED);
+    else if (c->state == CONN_AUTH || c->state == CONN_OPEN)
+        check_life(c, now_ms);
+    conn_arm(c);
+}

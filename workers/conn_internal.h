@@ -1,0 +1,74 @@
+/*
+ * conn_internal.h - what the four files of conn.h share. Nobody else includes it.
+ */
+#ifndef BELFRY_WORKERS_CONN_INTERNAL_H
+#define BELFRY_WORKERS_CONN_INTERNAL_H
+
+#include "workers/conn.h"
+#include "workers/http.h"
+#include "workers/tlsio.h"
+#include "workers/wsock.h"
+
+#define CONN_READ_BYTES 16384      /* at most in one callback; a TLS record fits */
+#define CONN_CLOSE_TIMEOUT_MS 5000 /* for the peer's close frame */
+#define CONN_LINGER_MS 2000        /* for the peer's FIN after ours */
+
+struct conns {
+    struct worker *worker;
+    bool owns_wheel;
+    struct conn *all;
+    size_t count;
+    size_t room;             /* descriptors that connections may take before WebSockets are refused */
+    struct conn *flush_head; /* something to do at the end of this turn */
+    struct conn **flush_tail;
+    struct conn *reap;
+    struct ev_timer again;   /* makes another turn when one was not enough */
+    struct wsock_pool *wsocks;
+    struct tls_server *tls;  /* NULL: no TLS */
+    struct http_limits http_limits;
+    uint64_t next_serial;
+    unsigned char buffer[CONN_READ_BYTES];
+};
+
+/* ---- conn.c ---- */
+
+/* The connection has something to do at the end of this turn. */
+void conn_mark(struct conn *c);
+/* Arms the nearest deadline anew; needed whenever one may have become nearer. */
+void conn_arm(struct conn *c);
+/* The state must change within that time from now; 0: no limit. Arms. */
+void conn_set_phase(struct conn *c, int64_t limit_ms);
+/* TCP is over: state CONN_DEAD. */
+void conn_end(struct conn *c);
+/* A WebSocket ends, for whatever reason, while TCP may go on for a close handshake: counts it and
+ * remembers reason and code for the log. */
+void conn_end_websocket(struct conn *c, enum close_reason reason, int code);
+/* The session lets go of the device. At the end of the turn. */
+void conn_release_session(struct conn *c);
+/* Frees everything. The connection is in no list but that of all. */
+void conn_destroy(struct conn *c);
+
+/* ---- conn_io.c ---- */
+
+/* Starts to listen to the socket. */
+void conn_io_start(struct conn *c);
+/* Writes what the socket takes now, in so many calls at most. May end the connection. */
+void conn_write(struct conn *c, int rounds);
+
+/* ---- conn_http.c ---- */
+
+/* Bytes read in CONN_HTTP, and in whatever state they lead to. */
+void conn_http_input(struct conn *c, const unsigned char *bytes, size_t len);
+/* Goes on with bytes that were kept, when nothing stands in the way any more. */
+bool conn_http_can_resume(const struct conn *c);
+void conn_http_resume(struct conn *c);
+
+/* ---- conn_ws.c ---- */
+
+extern const struct wsock_events conn_ws_events;
+
+/* Bytes read in CONN_AUTH, CONN_OPEN and CONN_CLOSING. */
+void conn_ws_input(struct conn *c, const unsigned char *bytes, size_t len);
+void conn_ws_ping(struct conn *c);
+
+#endif

@@ -1,0 +1,250 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "shared/counters.h"
+#include "shared/log.h"
+#include "workers/conn_internal.h"
+
+#define IOV_MAX_ITEMS 64
+#define WRITE_ROUNDS 4           /* sendmsg calls for one connection in one turn */
+#define FLUSH_ROUNDS 4           /* walks over those that were marked meanwhile */
+
+static bool is_flushed(const struct conn *c)
+{
+    return !c->outq.head && !(c->tls && tlsio_has_pending(c->tls));
+}
+
+/* ---- writing ---- */
+
+static ssize_t write_some(struct conn *c, int *events)
+{
+    struct iovec iov[IOV_MAX_ITEMS];
+    int count = outq_iov(&c->outq, iov, IOV_MAX_ITEMS);
+    *events = EV_WRITE;
+    if (c->tls)
+        return tlsio_writev(c->tls, iov, count, events);
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+    ssize_t n = sendmsg(c->io.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return n < 0 ? -errno : n;
+}
+
+void conn_write(struct conn *c, int rounds)
+{
+    int events;
+    while (rounds-- > 0) {
+        if (is_flushed(c))
+            return;
+        ssize_t n = write_some(c, &events);
+        if (n == -EINTR)
+            continue;
+        if (n == -EAGAIN) {
+            /* TLS that wants to read first is served by the next thing that is read. */
+            c->is_blocked = events & EV_WRITE;
+            return;
+        }
+        if (n < 0) {
+            conn_drop(c, CLOSE_LOST);
+            return;
+        }
+        c->sent_bytes += (uint64_t)n;
+        counters_add(CTR_sent_bytes, (uint64_t)n);
+        outq_consume(&c->outq, (size_t)n);
+        if (n > 0 && c->state == CONN_HTTP && c->phase_until_ms)
+            c->phase_until_ms = worker_now_ms(c->worker) + c->worker->opt->handshake_timeout;
+    }
+    if (!is_flushed(c)) {
+        counters_inc(CTR_turn_bound_hits);
+        c->is_blocked = true; /* the socket says at once whether it takes more */
+    }
+}
+
+/* ---- reading ---- */
+
+static bool wants_read(const struct conn *c)
+{
+    bool is_full = c->outq.bytes > (size_t)c->worker->opt->send_buffer_limit / 2;
+    switch ((enum conn_state)c->state) {
+    case CONN_TLS:
+    case CONN_CLOSING:
+        return true;
+    case CONN_HTTP:
+        return !c->reply && !c->kept && !c->close_after_flush && !c->saw_eof && !is_full;
+    case CONN_AUTH:
+    case CONN_OPEN:
+        return !is_full; /* who does not listen may not ask */
+    case CONN_DEAD:
+        break;
+    }
+    return false;
+}
+
+static void on_eof(struct conn *c)
+{
+    if (c->state == CONN_HTTP && !is_flushed(c)) {
+        c->saw_eof = true;
+        c->close_after_flush = true;
+        conn_mark(c);
+    } else {
+        conn_drop(c, CLOSE_LOST);
+    }
+}
+
+static void on_bytes(struct conn *c, const unsigned char *bytes, size_t len)
+{
+    c->received_bytes += len;
+    c->last_read_ms = worker_now_ms(c->worker);
+    counters_add(CTR_received_bytes, len);
+    if (c->is_lingering || c->is_deaf)
+        return; /* thrown away, until the state's time is over */
+    if (c->state == CONN_HTTP)
+        conn_http_input(c, bytes, len);
+    else
+        conn_ws_input(c, bytes, len);
+}
+
+static void read_once(struct conn *c)
+{
+    struct conns *s = c->worker->conns;
+    int events = EV_READ;
+    ssize_t n;
+    if (c->tls) {
+        n = tlsio_read(c->tls, s->buffer, sizeof s->buffer, &events);
+        if (n == -EAGAIN && (events & EV_WRITE))
+            c->is_blocked = true;
+    } else {
+        n = recv(c->io.fd, s->buffer, sizeof s->buffer, MSG_DONTWAIT);
+        n = n < 0 ? -errno : n;
+    }
+    if (n > 0) {
+        if ((size_t)n == sizeof s->buffer)
+            counters_inc(CTR_turn_bound_hits);
+        on_bytes(c, s->buffer, (size_t)n);
+    } else if (n == 0) {
+        on_eof(c);
+    } else if (n != -EAGAIN && n != -EINTR) {
+        conn_drop(c, CLOSE_LOST);
+    }
+}
+
+/* ---- TLS ---- */
+
+static void watch(struct conn *c, int events)
+{
+    struct ev_loop *loop = c->worker->loop;
+    if (ev_is_active(&c->io) && (c->io.events & (EV_READ | EV_WRITE)) == events)
+        return;
+    ev_io_stop(loop, &c->io);
+    if (!events)
+        return;
+    ev_io_set(&c->io, c->io.fd, events);
+    ev_io_start(loop, &c->io);
+}
+
+static void shake_hands(struct conn *c)
+{
+    int events = EV_READ;
+    int result = tlsio_handshake(c->tls, &events);
+    if (result == 0) {
+        watch(c, events);
+    } else if (result < 0) {
+        counters_inc(CTR_tls_handshake_failures);
+        conn_end(c);
+    } else {
+        c->state = CONN_HTTP;
+        read_once(c); /* the request may have come in the same segment */
+    }
+}
+
+/* ---- events ---- */
+
+static void on_io(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+    struct conn *c = io->data;
+    (void)loop;
+    if (revents & EV_WRITE) {
+        c->is_blocked = false;
+        /* Room in the kernel means that the peer took something: as good a sign of life as any. */
+        c->last_read_ms = worker_now_ms(c->worker);
+    }
+    if (c->state == CONN_TLS)
+        shake_hands(c);
+    else if (((revents & EV_READ) || c->tls) && wants_read(c))
+        read_once(c);
+    conn_mark(c);
+}
+
+void conn_io_start(struct conn *c)
+{
+    ev_io_init(&c->io, on_io, c->io.fd, EV_READ);
+    c->io.data = c;
+    ev_io_start(c->worker->loop, &c->io);
+}
+
+/* ---- the end of a turn ---- */
+
+/* All is written and TCP may end. close() alone would send a reset if the peer still says something,
+ * and the reset would destroy our last words on their way. */
+static void linger(struct conn *c)
+{
+    if (c->saw_eof) {
+        conn_end(c);
+        return;
+    }
+    c->is_lingering = true;
+    c->state = CONN_CLOSING;
+    if (c->tls)
+        tlsio_shutdown(c->tls);
+    if (shutdown(c->io.fd, SHUT_WR) != 0)
+        conn_end(c);
+    else
+        conn_set_phase(c, CONN_LINGER_MS);
+}
+
+static void end_turn(struct conns *s, struct conn *c)
+{
+    if (c->needs_session_close)
+        conn_release_session(c);
+    if (c->state == CONN_DEAD) {
+        c->in_reap = true;
+        c->flush_next = s->reap;
+        s->reap = c;
+        return;
+    }
+    if (c->state == CONN_TLS)
+        return;
+    conn_http_resume(c);
+    if (!c->is_blocked && c->state != CONN_DEAD)
+        conn_write(c, WRITE_ROUNDS);
+    if (conn_http_can_resume(c))
+        conn_mark(c);
+    if (c->close_after_flush && !c->is_lingering && c->state != CONN_DEAD && is_flushed(c))
+        linger(c);
+    if (c->state != CONN_DEAD)
+        watch(c, (wants_read(c) ? EV_READ : 0) | (c->is_blocked ? EV_WRITE : 0));
+}
+
+void conns_flush(struct conns *s)
+{
+    for (int round = 0; s->flush_head && round < FLUSH_ROUNDS; round++) {
+        struct conn *c = s->flush_head, *next;
+        s->flush_head = NULL;
+        s->flush_tail = &s->flush_head;
+        for (; c; c = next) {
+            next = c->flush_next;
+            c->in_flush = false;
+            end_turn(s, c);
+        }
+    }
+    while (s->reap) {
+        struct conn *c = s->reap;
+        s->reap = c->flush_next;
+        conn_destroy(c);
+    }
+    if (s->flush_head && !ev_is_active(&s->again)) {
+        ev_timer_set(&s->again, 0., 0.);
+        ev_timer_start(s->worker->loop, &s->again);
+    }
+}

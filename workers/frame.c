@@ -1,0 +1,95 @@
+#include "config.h"
+
+#include "workers/frame.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FRAME_FINAL 0x80
+#define FRAME_LEN_16 126
+#define FRAME_LEN_64 127
+#define FRAME_NO_STATUS 1005 /* RFC 6455, section 7.4.1: stands for "no code", never sent */
+
+static void put_big_endian(unsigned char *out, uint64_t value, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        out[i] = (unsigned char)(value >> (8 * (bytes - 1 - i)));
+}
+
+size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_final,
+                    uint64_t payload_len)
+{
+    out[0] = (unsigned char)((is_final ? FRAME_FINAL : 0) | opcode);
+    if (payload_len < FRAME_LEN_16) {
+        out[1] = (unsigned char)payload_len;
+        return 2;
+    }
+    if (payload_len <= UINT16_MAX) {
+        out[1] = FRAME_LEN_16;
+        put_big_endian(out + 2, payload_len, 2);
+        return 4;
+    }
+    out[1] = FRAME_LEN_64;
+    put_big_endian(out + 2, payload_len, 8);
+    return 10;
+}
+
+struct frame *frame_data(enum frame_kind kind, int opcode, const void *payload, size_t len)
+{
+    unsigned char header[FRAME_HEADER_MAX];
+    if (len > INT32_MAX)
+        return NULL;
+    size_t header_len = frame_header(header, opcode, true, len);
+    struct frame *f = malloc(sizeof *f + header_len + len);
+    if (!f)
+        return NULL;
+    *f = (struct frame){.refs = 1, .len = (uint32_t)(header_len + len), .kind = kind};
+    memcpy(f->bytes, header, header_len);
+    if (len > 0)
+        memcpy(f->bytes + header_len, payload, len);
+    return f;
+}
+
+struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len)
+{
+    return frame_data(kind, FRAME_TEXT, payload, len);
+}
+
+size_t frame_close(unsigned char out[FRAME_CONTROL_MAX], int code, const char *reason)
+{
+    unsigned char payload[FRAME_CONTROL_MAX - 2];
+    size_t len = 0;
+    if (code != 0 && code != FRAME_NO_STATUS) {
+        size_t reason_len = strlen(reason);
+        if (reason_len > sizeof payload - 2) {
+            reason_len = sizeof payload - 2;
+            while (reason_len > 0 && ((unsigned char)reason[reason_len] & 0xc0) == 0x80)
+                reason_len--;
+        }
+        put_big_endian(payload, (uint64_t)code, 2);
+        memcpy(payload + 2, reason, reason_len);
+        len = 2 + reason_len;
+    }
+    size_t header_len = frame_header(out, FRAME_CLOSE, true, len);
+    memcpy(out + header_len, payload, len);
+    return header_len + len;
+}
+
+struct frame *frame_ref(struct frame *f)
+{
+    f->refs++;
+    return f;
+}
+
+void frame_unref(struct frame *f)
+{
+    if (f && --f->refs == 0)
+        free(f);
+}
+
+const char *frame_payload(const struct frame *f, size_t *len)
+{
+    size_t header_len = f->bytes[1] < FRAME_LEN_16 ? 2 : f->bytes[1] == FRAME_LEN_16 ? 4 : 10;
+    *len = f->len - header_len;
+    return (const char *)f->bytes + header_len;
+}

@@ -1,0 +1,208 @@
+#include "config.h"
+
+#include "workers/recent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_CAP 8
+
+struct window_entry {
+    uint64_t id;
+    int64_t at_ms;
+};
+
+/*
+ * known: ids stand in order of renewal between head and end; one that was renewed or forgotten leaves
+ * a 0 behind, which the next rebuild takes out. index is open addressing over positions; entries that
+ * lead to a 0 are passed over. Nothing is ever taken out of index between rebuilds, and it has more
+ * room than known, so probing ends.
+ */
+struct recent {
+    uint64_t *ids;     /* one block: ids, index, listed */
+    uint16_t *index;   /* position + 1; 0: free */
+    uint8_t *listed;
+    uint32_t head, end, cap, count;
+    uint32_t index_mask;
+    bool has_forgotten;
+    uint8_t window_cap, window_first, window_count;
+    struct window_entry *window;
+};
+
+void recent_free(struct recent *r)
+{
+    if (!r)
+        return;
+    free(r->ids);
+    free(r->window);
+    free(r);
+}
+
+/* Position of an id, or -1. */
+static int64_t find(const struct recent *r, uint64_t id)
+{
+    if (!r->cap)
+        return -1;
+    for (uint32_t i = (uint32_t)id & r->index_mask; r->index[i]; i = (i + 1) & r->index_mask)
+        if (r->ids[r->index[i] - 1] == id)
+            return r->index[i] - 1;
+    return -1;
+}
+
+static void index_put(struct recent *r, uint64_t id, uint32_t position)
+{
+    uint32_t i = (uint32_t)id & r->index_mask;
+    while (r->index[i])
+        i = (i + 1) & r->index_mask;
+    r->index[i] = (uint16_t)(position + 1);
+}
+
+/* Moves what is known into a block of cap ids, without the gaps. */
+static int rebuild(struct recent *r, uint32_t cap)
+{
+    uint32_t index_size = 16;
+    while (index_size < cap + cap / 3 + 1)
+        index_size *= 2;
+    char *block = calloc(1, cap * sizeof(uint64_t) + index_size * sizeof(uint16_t) + cap);
+    if (!block)
+        return -ENOMEM;
+    struct recent old = *r;
+    r->ids = (uint64_t *)(void *)block;
+    r->index = (uint16_t *)(void *)(block + cap * sizeof(uint64_t));
+    r->listed = (uint8_t *)(r->index + index_size);
+    r->index_mask = index_size - 1;
+    r->cap = cap;
+    r->head = r->end = 0;
+    for (uint32_t i = old.head; i < old.end; i++)
+        if (old.ids[i]) {
+            r->ids[r->end] = old.ids[i];
+            r->listed[r->end] = old.listed[i];
+            index_put(r, old.ids[i], r->end++);
+        }
+    free(old.ids);
+    return 0;
+}
+
+/* Room for one more at the end. */
+static int make_room(struct recent *r, uint32_t limit)
+{
+    if (r->end < r->cap)
+        return 0;
+    uint32_t max = limit + limit / 4 + FIRST_CAP, cap = r->cap;
+    if (!cap)
+        cap = FIRST_CAP;
+    else if (r->count + 1 > cap - cap / 4)
+        cap *= 2;
+    return rebuild(r, cap < max ? cap : max);
+}
+
+static void forget_oldest(struct recent *r)
+{
+    while (r->head < r->end && !r->ids[r->head])
+        r->head++;
+    if (r->head == r->end)
+        return;
+    r->ids[r->head++] = 0;
+    r->count--;
+    r->has_forgotten = true;
+}
+
+static int know(struct recent *r, uint32_t limit, uint64_t id, bool is_listed)
+{
+    int rc = make_room(r, limit);
+    if (rc < 0)
+        return rc;
+    int64_t at = find(r, id); /* after make_room, which moves positions */
+    if (at >= 0) {
+        is_listed = is_listed && r->listed[at];
+        r->ids[at] = 0;
+        r->count--;
+    } else if (r->count >= limit)
+        forget_oldest(r);
+    r->ids[r->end] = id;
+    r->listed[r->end] = is_listed;
+    index_put(r, id, r->end++);
+    r->count++;
+    return 0;
+}
+
+static struct window_entry *window_at(const struct recent *r, uint32_t i)
+{
+    return &r->window[(r->window_first + i) % r->window_cap];
+}
+
+static int window_grow(struct recent *r)
+{
+    uint32_t cap = r->window_cap ? r->window_cap * 2U : FIRST_CAP;
+    struct window_entry *window = malloc(cap * sizeof(*window));
+    if (!window)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < r->window_count; i++)
+        window[i] = *window_at(r, i);
+    free(r->window);
+    r->window = window;
+    r->window_cap = (uint8_t)cap;
+    r->window_first = 0;
+    return 0;
+}
+
+static int window_add(struct recent *r, uint64_t id, int64_t now_ms)
+{
+    if (r->window_count == r->window_cap && r->window_cap < RECENT_REPEAT_MESSAGES) {
+        int rc = window_grow(r);
+        if (rc < 0)
+            return rc;
+    }
+    if (r->window_count == r->window_cap) {
+        r->window_first = (uint8_t)((r->window_first + 1) % r->window_cap);
+        r->window_count--;
+    }
+    *window_at(r, r->window_count++) = (struct window_entry){id, now_ms};
+    return 0;
+}
+
+int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_origin origin,
+               int64_t now_ms)
+{
+    if (!*r)
+        *r = calloc(1, sizeof(**r));
+    if (!*r)
+        return -ENOMEM;
+    if (limit > RECENT_LIMIT_MAX)
+        limit = RECENT_LIMIT_MAX;
+    int rc = 0;
+    if (origin != RECENT_LISTED)
+        rc = window_add(*r, id_hash, now_ms);
+    if (!rc && origin != RECENT_PASSING)
+        rc = know(*r, (uint32_t)limit, id_hash, origin == RECENT_LISTED);
+    return rc;
+}
+
+bool recent_knows(const struct recent *r, uint64_t id_hash)
+{
+    return r && find(r, id_hash) >= 0;
+}
+
+bool recent_has_forgotten(const struct recent *r)
+{
+    return r && r->has_forgotten;
+}
+
+bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms)
+{
+    if (!r)
+        return false;
+    int64_t at = find(r, id_hash);
+    if (at >= 0 && r->listed[at]) {
+        r->listed[at] = 0;
+        (void)window_add(r, id_hash, now_ms); /* without memory a further repeat passes */
+        return true;
+    }
+    for (uint32_t i = r->window_count; i-- > 0;) {
+        const struct window_entry *e = window_at(r, i);
+        if (e->id == id_hash)
+            return now_ms - e->at_ms < RECENT_REPEAT_MS;
+    }
+    return false;
+}

@@ -1,0 +1,585 @@
+#include "config.h"
+
+#include "workers/redislink.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+#include <hiredis/adapters/libev.h>
+#ifdef HAVE_HIREDIS_SSL
+#include <hiredis/hiredis_ssl.h>
+#endif
+
+#include "shared/log.h"
+#include "workers/resolve.h"
+
+#define SETUP_MAX 4
+#define READ_CHUNK_BYTES (16 * 1024) /* what one redisBufferRead takes at most */
+#define REMIND_MS 60000
+
+enum state { DOWN, RESOLVING, CONNECTING, SETUP, UP };
+
+struct redislink {
+    struct worker *w;
+    const struct redislink_owner *owner;
+    void *data;
+    enum state state;
+    struct ev_timer timer;     /* DOWN: next attempt; else until UP: the attempt's limit */
+    struct resolve *resolve;   /* RESOLVING */
+    redisAsyncContext *async;  /* ASYNC, from CONNECTING on */
+    redisContext *raw;         /* RAW, from CONNECTING on */
+    struct ev_io io;           /* RAW */
+    struct ev_timer more;      /* RAW: replies were left for the next turn */
+    bool in_replies;           /* RAW: the context must outlive the loop over its replies */
+    bool is_doomed;            /* RAW: give up after it */
+    unsigned attempts;         /* failed since the link was stable */
+    size_t address_turn;       /* the next attempt takes the next address */
+    int64_t up_at_ms;
+    const char *setup[SETUP_MAX]; /* commands whose reply is awaited, in order */
+    size_t setup_count, setup_done;
+    uint64_t random;
+    int64_t told_at_ms;
+    char told[160];            /* last reason that was logged */
+    char why[160];             /* reason for is_doomed */
+#ifdef HAVE_HIREDIS_SSL
+    redisSSLContext *ssl;
+#endif
+};
+
+static const struct redisurl *url(const struct redislink *l)
+{
+    return l->w->start->redis;
+}
+
+/* xorshift64: spreads attempts, no secret depends on it. */
+static uint64_t next_random(struct redislink *l)
+{
+    l->random ^= l->random << 13;
+    l->random ^= l->random >> 7;
+    l->random ^= l->random << 17;
+    return l->random;
+}
+
+static void set_timer(struct redislink *l, int64_t ms)
+{
+    ev_timer_stop(l->w->loop, &l->timer);
+    ev_timer_set(&l->timer, (double)ms / 1000., 0.);
+    ev_timer_start(l->w->loop, &l->timer);
+}
+
+/* ---- going down ---- */
+
+/* Lets go of the connection. An asynchronous one calls back every command under way from here. */
+static void drop_connection(struct redislink *l)
+{
+    struct ev_loop *loop = l->w->loop;
+    resolve_cancel(l->resolve);
+    l->resolve = NULL;
+    ev_timer_stop(loop, &l->timer);
+    ev_timer_stop(loop, &l->more);
+    ev_io_stop(loop, &l->io);
+    redisContext *raw = l->raw;
+    redisAsyncContext *async = l->async;
+    l->raw = NULL;
+    l->async = NULL;
+    if (raw)
+        redisFree(raw);
+    if (async) {
+        async->data = NULL; /* its callbacks are not this link's any more */
+        redisAsyncFree(async);
+    }
+}
+
+/* Repeated failures for one reason are told once a minute. */
+static void tell_down(struct redislink *l, bool was_up, const char *why, int64_t wait_ms)
+{
+    int64_t now = worker_now_ms(l->w);
+    if (!was_up && !strcmp(l->told, why) && now - l->told_at_ms < REMIND_MS)
+        return;
+    char where[400];
+    redisurl_describe(url(l), where, sizeof(where));
+    snprintf(l->told, sizeof(l->told), "%s", why);
+    l->told_at_ms = now;
+    log_warning(was_up ? "redis-down" : "redis-unreachable", "link", l->owner->name, "redis", where,
+                "reason", why, "retry_ms", LOG_INT(wait_ms));
+}
+
+/* Whatever was there is given up; the next attempt is due after the back-off. */
+static void go_down(struct redislink *l, const char *reason)
+{
+    bool was_up = l->state == UP;
+    char why[160];
+    snprintf(why, sizeof(why), "%s", reason); /* reason may belong to the connection */
+    l->state = DOWN;
+    l->is_doomed = false;
+    drop_connection(l);
+    if (was_up) {
+        counters_set(l->owner->up, 0);
+        counters_inc(CTR_redis_disconnects);
+        if (worker_now_ms(l->w) - l->up_at_ms >= REDISLINK_STABLE_MS)
+            l->attempts = 0;
+    }
+    int64_t bound = REDISLINK_BACKOFF_MIN_MS;
+    for (unsigned i = 0; i < l->attempts && bound < REDISLINK_BACKOFF_MAX_MS; i++)
+        bound *= 2;
+    if (bound > REDISLINK_BACKOFF_MAX_MS)
+        bound = REDISLINK_BACKOFF_MAX_MS;
+    l->attempts++;
+    int64_t wait_ms = 1 + (int64_t)(next_random(l) % (uint64_t)bound);
+    tell_down(l, was_up, why, wait_ms);
+    set_timer(l, wait_ms);
+    if (was_up)
+        l->owner->on_down(l->data);
+}
+
+static void go_up(struct redislink *l)
+{
+    char where[400];
+    redisurl_describe(url(l), where, sizeof(where));
+    ev_timer_stop(l->w->loop, &l->timer);
+    l->state = UP;
+    l->up_at_ms = worker_now_ms(l->w);
+    l->told[0] = '\0';
+    counters_set(l->owner->up, 1);
+    counters_inc(CTR_redis_connects);
+    log_info("redis-up", "link", l->owner->name, "redis", where);
+    l->owner->on_up(l->data);
+}
+
+/* ---- set-up ---- */
+
+static void setup_reply(struct redislink *l, const redisReply *reply)
+{
+    const char *command = l->setup[l->setup_done++];
+    if (reply->type == REDIS_REPLY_ERROR) {
+        bool is_auth = !strcmp(command, "AUTH");
+        /* A name for people needs no right; and a user who may not PING has been let in. */
+        bool is_harmless = !strcmp(command, "CLIENT") ||
+                           (!strcmp(command, "PING") && !strncmp(reply->str, "NOPERM", 6));
+        if (!is_harmless) {
+            char why[160];
+            /* Of AUTH's error only the first word: where AUTH is an unknown command, Redis repeats its
+             * arguments. */
+            int len = is_auth ? (int)strcspn(reply->str, " ") : (int)strlen(reply->str);
+            counters_inc(CTR_redis_errors);
+            snprintf(why, sizeof(why), "%s: %.*s", command, len > 120 ? 120 : len, reply->str);
+            go_down(l, why);
+            return;
+        }
+    }
+    if (l->setup_done == l->setup_count)
+        go_up(l);
+}
+
+static void on_setup_reply(redisAsyncContext *ac, void *reply, void *data)
+{
+    (void)data;
+    struct redislink *l = ac->data;
+    if (l && reply && l->state == SETUP)
+        setup_reply(l, reply);
+}
+
+static int setup_send(struct redislink *l, int argc, const char **argv)
+{
+    int rc = l->raw ? redisAppendCommandArgv(l->raw, argc, argv, NULL)
+                    : redisAsyncCommandArgv(l->async, on_setup_reply, NULL, argc, argv, NULL);
+    if (rc != REDIS_OK)
+        return -ENOMEM;
+    counters_inc(CTR_redis_commands);
+    l->setup[l->setup_count++] = argv[0];
+    return 0;
+}
+
+/* Connected: says who we are. PING at the end finds out what the others do not: LOADING, NOAUTH. */
+static int start_setup(struct redislink *l)
+{
+    const struct redisurl *u = url(l);
+    char db[16];
+    snprintf(db, sizeof(db), "%d", u->db);
+    const char *auth[] = {"AUTH", u->user[0] ? u->user : u->password, u->password};
+    const char *select[] = {"SELECT", db};
+    const char *name[] = {"CLIENT", "SETNAME", "belfry"};
+    const char *ping[] = {"PING"};
+    int rc = 0;
+    l->state = SETUP;
+    l->setup_count = l->setup_done = 0;
+    if (u->password[0])
+        rc = setup_send(l, u->user[0] ? 3 : 2, auth);
+    if (!rc && u->db)
+        rc = setup_send(l, 2, select);
+    if (!rc)
+        rc = setup_send(l, 3, name);
+    if (!rc)
+        rc = setup_send(l, 1, ping);
+    return rc;
+}
+
+/* A peer that is gone without a word is noticed by the kernel; a hung one by probes and time limits. */
+static void set_socket_options(struct redislink *l, int fd)
+{
+    int on = 1, idle_s = 15, interval_s = 5, count = 3;
+    int64_t limit = l->w->opt->redis_command_timeout * 2;
+    unsigned limit_ms = limit < 5000 ? 5000 : limit > 60000 ? 60000 : (unsigned)limit;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (url(l)->is_unix)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+/* ---- RAW: reading and writing ---- */
+
+static void watch(struct redislink *l, int events)
+{
+    if (ev_is_active(&l->io) && l->io.events == events)
+        return;
+    ev_io_stop(l->w->loop, &l->io);
+    ev_io_set(&l->io, l->raw->fd, events);
+    if (events)
+        ev_io_start(l->w->loop, &l->io);
+}
+
+static void raw_write(struct redislink *l)
+{
+    int done = 0;
+    if (redisBufferWrite(l->raw, &done) != REDIS_OK) {
+        go_down(l, l->raw->errstr);
+        return;
+    }
+    int reading = l->io.events & EV_READ;
+    watch(l, done ? reading : reading | EV_WRITE);
+}
+
+static size_t buffered(const struct redislink *l)
+{
+    return l->raw->reader->len - l->raw->reader->pos;
+}
+
+/* Takes what the socket has, so that Redis does not count this client as slow. 0 or -EIO. */
+static int raw_read(struct redislink *l)
+{
+    for (size_t taken = 0; taken < REDISLINK_READ_BYTES_A_TURN;) {
+        size_t before = buffered(l);
+        if (before >= REDISLINK_BUFFER_MAX_BYTES)
+            return 0;
+        if (redisBufferRead(l->raw) != REDIS_OK)
+            return -EIO;
+        size_t got = buffered(l) - before;
+        taken += got;
+        /* TLS gives a record at a time: only nothing means nothing. */
+        if (!got || (got < READ_CHUNK_BYTES && !url(l)->is_tls))
+            return 0;
+    }
+    counters_inc(CTR_turn_bound_hits);
+    ev_timer_start(l->w->loop, &l->more);
+    return 0;
+}
+
+/* Hands out at most one turn's replies. */
+static void raw_replies(struct redislink *l)
+{
+    void *reply = NULL;
+    unsigned n = 0;
+    const char *why = NULL;
+    l->in_replies = true;
+    while (!l->is_doomed && n < REDISLINK_REPLIES_A_TURN) {
+        if (redisGetReplyFromReader(l->raw, &reply) != REDIS_OK) {
+            why = l->raw->errstr;
+            break;
+        }
+        if (!reply)
+            break;
+        n++;
+        if (l->state == UP)
+            l->owner->on_reply(l->data, reply);
+        else if (l->state == SETUP)
+            setup_reply(l, reply);
+        freeReplyObject(reply);
+        reply = NULL;
+        if (l->state == DOWN) { /* set-up failed: the context is gone */
+            l->in_replies = false;
+            return;
+        }
+    }
+    l->in_replies = false;
+    if (l->is_doomed)
+        why = l->why;
+    else if (!why && n < REDISLINK_REPLIES_A_TURN && buffered(l) >= REDISLINK_BUFFER_MAX_BYTES)
+        why = "a reply above 32 MiB";
+    if (why)
+        go_down(l, why);
+    else if (n == REDISLINK_REPLIES_A_TURN) {
+        counters_inc(CTR_turn_bound_hits);
+        ev_timer_start(l->w->loop, &l->more);
+    }
+}
+
+static void raw_turn(struct redislink *l)
+{
+    if (raw_read(l) < 0) {
+        /* What came before the end still counts: replies that are whole are handed out. */
+        char why[160];
+        snprintf(why, sizeof(why), "%s", l->raw->errstr);
+        l->raw->err = 0;
+        raw_replies(l);
+        if (l->raw)
+            go_down(l, why);
+        return;
+    }
+    raw_replies(l);
+    if (!l->raw)
+        return;
+    int writing = l->io.events & EV_WRITE;
+    watch(l, buffered(l) < REDISLINK_BUFFER_MAX_BYTES ? writing | EV_READ : writing);
+}
+
+static void on_more(struct ev_loop *loop, struct ev_timer *t, int events)
+{
+    (void)loop, (void)events;
+    raw_turn(t->data);
+}
+
+static void raw_connected(struct redislink *l)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(l->raw->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    if (error) {
+        go_down(l, strerror(error));
+        return;
+    }
+    set_socket_options(l, l->raw->fd);
+    if (start_setup(l) < 0) {
+        go_down(l, "no memory");
+        return;
+    }
+    watch(l, EV_READ);
+    raw_write(l);
+}
+
+static void on_io(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    (void)loop;
+    struct redislink *l = io->data;
+    if (l->state == CONNECTING) {
+        raw_connected(l);
+        return;
+    }
+    if (events & EV_WRITE)
+        raw_write(l);
+    if (l->raw && (events & EV_READ))
+        raw_turn(l);
+}
+
+/* ---- ASYNC ---- */
+
+static void on_async_connect(const redisAsyncContext *ac, int status)
+{
+    struct redislink *l = ac->data;
+    if (!l)
+        return;
+    if (status != REDIS_OK) {
+        l->async = NULL; /* hiredis frees it after this */
+        go_down(l, ac->c.errstr[0] ? ac->c.errstr : "cannot connect");
+        return;
+    }
+    set_socket_options(l, ac->c.fd);
+    if (start_setup(l) < 0)
+        set_timer(l, 0); /* the context must not be freed from within this callback */
+}
+
+static void on_async_disconnect(const redisAsyncContext *ac, int status)
+{
+    (void)status;
+    struct redislink *l = ac->data;
+    if (!l)
+        return;
+    l->async = NULL; /* hiredis frees it after this */
+    go_down(l, ac->c.errstr[0] ? ac->c.errstr : "closed");
+}
+
+/* ---- connecting ---- */
+
+#ifdef HAVE_HIREDIS_SSL
+static int start_tls(struct redislink *l, redisContext *c)
+{
+    return !url(l)->is_tls || redisInitiateSSLWithContext(c, l->ssl) == REDIS_OK ? 0 : -EPROTO;
+}
+
+static int prepare_tls(struct redislink *l)
+{
+    if (!url(l)->is_tls)
+        return 0;
+    redisInitOpenSSL();
+    l->ssl = redisCreateSSLContext(NULL, NULL, NULL, NULL, url(l)->host, NULL);
+    return l->ssl ? 0 : -ENOMEM;
+}
+#else
+static int start_tls(struct redislink *l, redisContext *c)
+{
+    (void)l, (void)c;
+    return 0;
+}
+
+static int prepare_tls(struct redislink *l)
+{
+    return url(l)->is_tls ? -ENOTSUP : 0;
+}
+#endif
+
+static void connect_raw(struct redislink *l, const char *address)
+{
+    const struct redisurl *u = url(l);
+    l->raw = u->is_unix ? redisConnectUnixNonBlock(u->host) : redisConnectNonBlock(address, u->port);
+    if (!l->raw || l->raw->err || start_tls(l, l->raw) < 0) {
+        go_down(l, l->raw ? l->raw->errstr : "no memory");
+        return;
+    }
+    watch(l, EV_WRITE);
+}
+
+static void connect_async(struct redislink *l, const char *address)
+{
+    const struct redisurl *u = url(l);
+    l->async = u->is_unix ? redisAsyncConnectUnix(u->host) : redisAsyncConnect(address, u->port);
+    if (!l->async || l->async->err || start_tls(l, &l->async->c) < 0) {
+        go_down(l, l->async ? l->async->errstr : "no memory");
+        return;
+    }
+    l->async->data = l;
+    if (redisLibevAttach(l->w->loop, l->async) != REDIS_OK ||
+        redisAsyncSetConnectCallback(l->async, on_async_connect) != REDIS_OK ||
+        redisAsyncSetDisconnectCallback(l->async, on_async_disconnect) != REDIS_OK)
+        go_down(l, "no memory");
+}
+
+static void connect_to(struct redislink *l, const char *address)
+{
+    l->state = CONNECTING;
+    if (l->owner->is_raw)
+        connect_raw(l, address);
+    else
+        connect_async(l, address);
+}
+
+/* One address for each attempt, in turn: a dead one delays, and never keeps from the others. */
+static void on_resolved(void *data, int error, char (*addresses)[RESOLVE_ADDRESS_BYTES], size_t count)
+{
+    struct redislink *l = data;
+    l->resolve = NULL;
+    if (error)
+        go_down(l, gai_strerror(error));
+    else
+        connect_to(l, addresses[l->address_turn++ % count]);
+}
+
+static void attempt(struct redislink *l)
+{
+    set_timer(l, l->w->opt->redis_connect_timeout);
+    if (url(l)->is_unix) {
+        connect_to(l, NULL);
+        return;
+    }
+    l->state = RESOLVING;
+    l->resolve = resolve_start(l->w->loop, url(l)->host, on_resolved, l);
+    if (!l->resolve)
+        go_down(l, "no thread to resolve the name");
+}
+
+static void on_timer(struct ev_loop *loop, struct ev_timer *t, int events)
+{
+    (void)loop, (void)events;
+    struct redislink *l = t->data;
+    if (l->state == DOWN)
+        attempt(l);
+    else
+        go_down(l, l->state == RESOLVING ? "the name is not resolved in time" : "timeout");
+}
+
+/* ---- interface ---- */
+
+struct redislink *redislink_new(struct worker *w, const struct redislink_owner *owner, void *data)
+{
+    struct redislink *l = calloc(1, sizeof(*l));
+    if (!l)
+        return NULL;
+    l->w = w;
+    l->owner = owner;
+    l->data = data;
+    if (getrandom(&l->random, sizeof(l->random), GRND_NONBLOCK) < 0 || !l->random)
+        l->random = (uintptr_t)l | 1;
+    ev_timer_init(&l->timer, on_timer, 0., 0.);
+    ev_timer_init(&l->more, on_more, 0., 0.);
+    ev_io_init(&l->io, on_io, -1, 0);
+    l->timer.data = l->more.data = l->io.data = l;
+    if (prepare_tls(l) < 0) {
+        free(l);
+        return NULL;
+    }
+    ev_timer_start(w->loop, &l->timer);
+    return l;
+}
+
+void redislink_free(struct redislink *l)
+{
+    if (!l)
+        return;
+    l->state = DOWN;
+    drop_connection(l);
+    counters_set(l->owner->up, 0);
+#ifdef HAVE_HIREDIS_SSL
+    if (l->ssl)
+        redisFreeSSLContext(l->ssl);
+#endif
+    free(l);
+}
+
+bool redislink_is_up(const struct redislink *l)
+{
+    /* While hiredis tells the commands of a lost connection, before it tells the loss. */
+    return l && l->state == UP && !l->is_doomed &&
+           !(l->async && (l->async->c.flags & (REDIS_DISCONNECTING | REDIS_FREEING)));
+}
+
+void redislink_reset(struct redislink *l, const char *why)
+{
+    if (l->state == DOWN)
+        return;
+    if (!l->in_replies) {
+        go_down(l, why);
+        return;
+    }
+    l->is_doomed = true;
+    snprintf(l->why, sizeof(l->why), "%s", why);
+}
+
+int redislink_send(struct redislink *l, int argc, const char **argv, const size_t *argvlen)
+{
+    if (!redislink_is_up(l))
+        return -ENOTCONN;
+    if (redisAppendCommandArgv(l->raw, argc, argv, argvlen) != REDIS_OK)
+        return -ENOMEM;
+    counters_inc(CTR_redis_commands);
+    watch(l, l->io.events | EV_WRITE);
+    return 0;
+}
+
+struct redisAsyncContext *redislink_async(const struct redislink *l)
+{
+    return redislink_is_up(l) ? l->async : NULL;
+}

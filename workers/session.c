@@ -1,0 +1,170 @@
+#include "config.h"
+
+#include "workers/session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/log.h"
+#include "workers/filter.h"
+#include "workers/session_parts.h"
+#include "workers/subscriber.h"
+
+/* Ids a user's devices are known to have: all the list can hold, and some that were only published. */
+#define KNOWN_BEYOND_HISTORY 128
+
+static void on_retry(struct ev_loop *loop, struct ev_timer *t, int events)
+{
+    (void)loop, (void)events;
+    struct sessions *s = t->data;
+    while (s->delayed.first) {
+        struct user *u = s->delayed.first;
+        session_cancel_reading(s, u);
+        session_want_reading(s, u);
+    }
+    session_start_readings(s);
+    session_refreshes_start_all(s);
+}
+
+struct sessions *sessions_new(struct worker *w)
+{
+    struct sessions *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->w = w;
+    s->known_limit = (size_t)w->opt->history_size + KNOWN_BEYOND_HISTORY;
+    s->marked_read_type = message_type_hash("NOTIFICATIONS_MARKED_READ", 25);
+    ev_timer_init(&s->retry, on_retry, 0., 0.);
+    s->retry.data = s;
+    return s;
+}
+
+static void cancel_user(void *data, struct user *u)
+{
+    session_cancel_reading(data, u);
+    for (struct device *d = u->devices; d; d = d->next)
+        session_refreshes_free(data, d);
+    recent_free(u->recent);
+    u->recent = NULL;
+}
+
+void sessions_free(struct sessions *s)
+{
+    if (!s)
+        return;
+    hub_each(s->w->hub, cancel_user, s);
+    ev_timer_stop(s->w->loop, &s->retry);
+    recent_free(s->broadcasts);
+    free(s);
+}
+
+/* ---- users come and go ---- */
+
+static void count_users(const struct sessions *s)
+{
+    counters_set(CTR_connected_users_local, hub_users(s->w->hub));
+}
+
+/* The last device left. */
+static void user_gone(struct sessions *s, struct user *u)
+{
+    session_cancel_reading(s, u);
+    subscriber_drop(s->w->subscriber, u);
+    recent_free(u->recent);
+    hub_forget(s->w->hub, u);
+    count_users(s);
+}
+
+void session_walk(struct sessions *s, struct user *u)
+{
+    s->walked = u;
+}
+
+bool session_walked(struct sessions *s, struct user *u)
+{
+    s->walked = NULL;
+    if (u->devices)
+        return false;
+    user_gone(s, u);
+    return true;
+}
+
+int session_open(struct worker *w, struct device *d, const struct token_claims *claims,
+                 struct resume *resume, struct filter *filter)
+{
+    struct sessions *s = w->sessions;
+    const struct worker_start *start = w->start;
+    uint64_t hash = text_hash64(claims->user_id, claims->user_id_len);
+    int error = usertable_enter(start->users, start->slot, hash,
+                                (uint32_t)w->opt->max_connections_per_user);
+    if (error >= 0) {
+        error = 0;
+        if (!hub_join(w->hub, d, claims->user_id, claims->user_id_len)) {
+            usertable_leave(start->users, start->slot, hash);
+            error = -ENOMEM;
+        }
+    }
+    if (error) {
+        free(resume);
+        filter_free(filter);
+        return error;
+    }
+    d->state = DEVICE_ATTACHING;
+    d->resume = resume;
+    d->filter = filter;
+    count_users(s);
+    subscriber_want(w->subscriber, d->user);
+    session_want_reading(s, d->user);
+    return 0;
+}
+
+void session_close(struct worker *w, struct device *d)
+{
+    struct sessions *s = w->sessions;
+    struct user *u = d->user;
+    if (!u)
+        return;
+    usertable_leave(w->start->users, w->start->slot, u->id_hash);
+    session_refreshes_free(s, d);
+    free(d->resume);
+    filter_free(d->filter);
+    held_free(d->held);
+    d->resume = NULL;
+    d->filter = NULL;
+    d->held = NULL;
+    d->state = DEVICE_NONE;
+    d->in_reading = false;
+    if (hub_leave(w->hub, d) && s->walked != u)
+        user_gone(s, u);
+}
+
+/* ---- the link is lost ---- */
+
+static void note_pending_repair(void *data, struct user *u)
+{
+    if (u->needs_repair)
+        *(bool *)data = true;
+}
+
+/* What came since the last confirmation is complete; what comes until the next one is not. Devices wait
+ * for a reading that starts after it, and hold meanwhile what comes live. */
+static void begin_repair(void *data, struct user *u)
+{
+    session_cancel_reading(data, u);
+    u->needs_repair = true;
+    for (struct device *d = u->devices; d; d = d->next)
+        if (d->state == DEVICE_LIVE)
+            d->state = DEVICE_REPAIRING;
+}
+
+void session_on_link_lost(struct worker *w)
+{
+    struct sessions *s = w->sessions;
+    bool is_pending = false;
+    hub_each(w->hub, note_pending_repair, &is_pending);
+    if (!is_pending || !s->is_lost_at_set)
+        s->lost_at_us = worker_wall_ms(w) * 1000;
+    s->is_lost_at_set = true;
+    hub_each(w->hub, begin_repair, s);
+}

@@ -1,0 +1,191 @@
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "shared/log.h"
+#include "workers/filter.h"
+#include "workers/session_parts.h"
+
+/* ---- one device ---- */
+
+bool session_wants(const struct device *d, const struct frame *f)
+{
+    return f->kind == FRAME_REPLY || filter_allows(d->filter, f->type_hash);
+}
+
+void session_give(struct device *d, struct frame *f)
+{
+    if (!session_wants(d, f)) {
+        counters_inc(CTR_deliveries_filtered);
+        return;
+    }
+    counters_inc(CTR_deliveries);
+    conn_send(d->conn, f);
+}
+
+void session_give_held(struct device *d, const uint32_t *items, size_t count)
+{
+    struct held *h = d->held;
+    d->held = NULL; /* sending may close the session */
+    for (size_t i = 0; i < count; i++) {
+        if (h->items[items[i]].frame)
+            session_give(d, h->items[items[i]].frame);
+        else
+            counters_inc(CTR_messages_dropped_slow);
+    }
+    held_free(h);
+}
+
+/*
+ * Frames given up by held.c come from the list instead, if they were stored: from a reading that starts now,
+ * not from one under way. An attaching device just waits for the next one; for a device under
+ * repair no other may be served before it, because what it misses is told by what the user's devices
+ * know.
+ */
+static void hold(struct sessions *s, struct device *d, struct frame *f)
+{
+    struct held_limits limits = {
+        .max_bytes = (size_t)s->w->opt->send_buffer_limit,
+        .max_ids = (size_t)s->w->opt->history_size + HELD_MAX_FRAMES,
+    };
+    int rc = held_add(&d->held, f, &limits);
+    if (rc == -ENOMEM) {
+        conn_close(d->conn, CLOSE_INTERNAL);
+        return;
+    }
+    if (!rc || !d->in_reading)
+        return;
+    d->in_reading = false;
+    if (d->state == DEVICE_REPAIRING)
+        d->user->is_spoiled = true;
+    if (++d->overflows >= SESSION_SPOILED_MAX)
+        conn_close(d->conn, CLOSE_SLOW);
+}
+
+/* except: raw JSON string naming a connection that is left out, len 0: nobody. */
+static void relay(struct sessions *s, struct user *u, struct frame *f, struct text_span except)
+{
+    char id[CONN_ID_BYTES];
+    session_walk(s, u);
+    for (struct device *d = u->devices, *next; d; d = next) {
+        next = d->next;
+        if (except.len && text_span_eq(except, conn_id(d->conn, id)))
+            continue;
+        if (d->state == DEVICE_LIVE)
+            session_give(d, f);
+        else if (session_is_waiting(d))
+            hold(s, d, f);
+    }
+    session_walked(s, u);
+}
+
+/* ---- messages ---- */
+
+static void refuse(const char *channel, enum json_result why, size_t len)
+{
+    counters_inc(why == JSON_INVALID_UTF8 ? CTR_messages_invalid_utf8
+                 : why == JSON_NOT_OBJECT ? CTR_messages_not_object
+                                          : CTR_messages_invalid_json);
+    log_warning("message-invalid", "channel", channel, "why", json_result_text(why), "bytes",
+                LOG_INT(len));
+}
+
+static struct frame *make_frame(enum frame_kind kind, const struct message *m)
+{
+    struct frame *f = frame_text(kind, m->raw.ptr, m->raw.len);
+    if (!f) {
+        log_error("no-memory", "for", "message");
+        return NULL;
+    }
+    f->type_hash = m->type_hash;
+    if (kind != FRAME_REPLY) {
+        f->id_hash = m->id_hash;
+        f->conflate_key = m->conflate_key;
+    }
+    return f;
+}
+
+/* Which other devices marked read is for all of the user's devices but the one that said so; it passes every filter and is no
+ * message to be remembered. */
+static bool relay_marked_read(struct sessions *s, struct user *u, const struct message *m)
+{
+    struct text_span origin;
+    if (m->type_hash != s->marked_read_type || !json_string_plain(m->origin, &origin))
+        return false;
+    struct frame *f = make_frame(FRAME_REPLY, m);
+    if (f)
+        relay(s, u, f, origin);
+    frame_unref(f);
+    return true;
+}
+
+static void refuse_user(const struct sessions *s, const struct user *u, enum json_result why,
+                        size_t len)
+{
+    struct text_buf channel = {0};
+    keys_expand(&channel, s->w->start->keys->user_channel, u->id, u->id_len);
+    refuse(channel.failed ? "" : channel.data, why, len);
+    text_buf_free(&channel);
+}
+
+void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len)
+{
+    struct sessions *s = w->sessions;
+    struct message m;
+    int64_t now_ms = worker_now_ms(w);
+    enum json_result result = message_read(payload, len, &m);
+    counters_inc(CTR_messages_received);
+    if (result != JSON_OK) {
+        refuse_user(s, u, result, len);
+        return;
+    }
+    if (m.origin.len && relay_marked_read(s, u, &m))
+        return;
+    if (m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms)) {
+        counters_inc(CTR_messages_duplicate);
+        return;
+    }
+    struct frame *f = make_frame(FRAME_USER, &m);
+    if (!f)
+        return; /* not remembered: repair may still bring it */
+    (void)recent_add(&u->recent, s->known_limit, m.id_hash, RECENT_LIVE, now_ms);
+    relay(s, u, f, (struct text_span){0});
+    frame_unref(f);
+}
+
+struct broadcast {
+    struct sessions *s;
+    struct frame *f;
+};
+
+static void relay_broadcast(void *data, struct user *u)
+{
+    const struct broadcast *b = data;
+    relay(b->s, u, b->f, (struct text_span){0});
+}
+
+void session_on_broadcast(struct worker *w, const char *payload, size_t len)
+{
+    struct sessions *s = w->sessions;
+    struct message m;
+    int64_t now_ms = worker_now_ms(w);
+    enum json_result result = message_read(payload, len, &m);
+    counters_inc(CTR_messages_received);
+    counters_inc(CTR_broadcasts_received);
+    if (result != JSON_OK) {
+        refuse(w->start->keys->broadcast_channel, result, len);
+        return;
+    }
+    if (m.has_id && recent_is_repeat(s->broadcasts, m.id_hash, now_ms)) {
+        counters_inc(CTR_messages_duplicate);
+        return;
+    }
+    struct broadcast b = {s, make_frame(FRAME_BROADCAST, &m)};
+    if (!b.f)
+        return;
+    if (m.has_id)
+        (void)recent_add(&s->broadcasts, s->known_limit, m.id_hash, RECENT_PASSING, now_ms);
+    hub_each(w->hub, relay_broadcast, &b);
+    frame_unref(b.f);
+}

@@ -1,0 +1,106 @@
+/*
+ * session_parts.h - what session.c, session_read.c, session_live.c and session_refresh.c share; nobody else's.
+ */
+#ifndef BELFRY_WORKERS_SESSION_PARTS_H
+#define BELFRY_WORKERS_SESSION_PARTS_H
+
+#include "workers/conn.h"
+#include "workers/held.h"
+#include "workers/merge.h"
+#include "workers/recent.h"
+#include "workers/session.h"
+#include "workers/store.h"
+
+#define SESSION_READINGS 256   /* lists being read at once; more wait in order */
+#define SESSION_SPOILED_MAX 3  /* readings a device may spoil by overflowing before it is too slow */
+#define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
+
+enum { QUEUE_NONE, QUEUE_READY, QUEUE_DELAYED };
+
+struct user_queue {
+    struct user *first, *last;
+};
+
+struct sessions {
+    struct worker *w;
+    struct user_queue ready;     /* lists to be read, in order */
+    struct user_queue delayed;   /* their reading failed: moved to ready by retry */
+    size_t in_flight;
+    struct ev_timer retry;
+    unsigned failures;           /* in a row: spaces the retries */
+    size_t refreshes_waiting;
+    struct recent *broadcasts;   /* of all users: repeats of a retrying producer */
+    size_t known_limit;
+    struct user *walked;         /* its devices are being walked: it must not be freed */
+    int64_t lost_at_us;          /* wall clock of the first loss that somebody still has to be repaired for */
+    bool is_lost_at_set;
+    uint64_t marked_read_type;
+};
+
+static inline bool session_is_waiting(const struct device *d)
+{
+    return d->state == DEVICE_ATTACHING || d->state == DEVICE_REPAIRING;
+}
+
+/* ---- session.c ---- */
+
+/* Around a walk over a user's devices in which something is sent: sending may end a connection, and with the last one
+ * the user. session_walked frees it then; true when it did. */
+void session_walk(struct sessions *s, struct user *u);
+bool session_walked(struct sessions *s, struct user *u);
+
+/* ---- session_read.c ---- */
+
+/* The user's list is to be read as soon as it may: confirmed, Redis up, its turn. */
+void session_want_reading(struct sessions *s, struct user *u);
+/* Takes back what session_want_reading began. */
+void session_cancel_reading(struct sessions *s, struct user *u);
+void session_start_readings(struct sessions *s);
+void session_retry_later(struct sessions *s);
+
+/* ---- session_list.c: a stored list taken apart ---- */
+
+struct session_list {
+    void *block; /* the arrays below */
+    size_t count;
+    struct message *messages;
+    struct merge_entry *entries;
+    struct frame **frames;   /* made when first sent */
+    uint32_t *order;
+    uint32_t *missed;        /* room for a merge's result */
+    size_t order_count;
+    size_t unread;
+    struct text_span last_id; /* raw JSON */
+    struct text_span snapshot;
+    bool has_acked;
+    uint64_t acked;
+};
+
+/* 0 or -ENOMEM. Spans point into stored. */
+int session_list_read(struct session_list *l, const struct user *u, const struct store_user *stored);
+void session_list_free(struct session_list *l);
+/* Frame of an entry (borrowed), NULL without memory. */
+struct frame *session_list_frame(struct session_list *l, uint32_t index);
+/* Marks that mark no entry any more; returns how many were written to out (room for max). */
+size_t session_list_stale_marks(const struct session_list *l, const struct store_user *stored,
+                                struct text_span *out, size_t max);
+/* Sends FULL_SYNC. */
+void session_list_full_sync(const struct session_list *l, struct device *d, const char *type, bool is_recovered,
+                            size_t missed);
+
+/* ---- session_live.c ---- */
+
+bool session_wants(const struct device *d, const struct frame *f);
+/* Sends a message if the device wants it, and counts. */
+void session_give(struct device *d, struct frame *f);
+/* Sends what was held, of the given items; frees held. */
+void session_give_held(struct device *d, const uint32_t *items, size_t count);
+
+/* ---- session_refresh.c ---- */
+
+/* FULL_SYNCs that a device asked for: sends their readings where they may start. */
+void session_refreshes_start(struct sessions *s, struct device *d);
+void session_refreshes_start_all(struct sessions *s);
+void session_refreshes_free(struct sessions *s, struct device *d);
+
+#endif

@@ -1,0 +1,127 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "workers/session_parts.h"
+
+#define REFRESHES_MAX 4 /* of one device at once */
+
+struct refresh {
+    struct refresh *next;    /* of the same device, oldest first */
+    struct device *device;
+    struct store_call *call; /* NULL: waits */
+    struct frame *done;
+    char type[16];
+};
+
+static struct sessions *sessions_of(const struct device *d)
+{
+    return d->conn->worker->sessions;
+}
+
+static void on_read(void *data, int error, const struct store_user *stored);
+
+static void start(struct sessions *s, struct refresh *r)
+{
+    r->call = store_read_user(s->w->store, r->device->user->id, on_read, r);
+    if (r->call)
+        s->refreshes_waiting--;
+    else if (store_is_up(s->w->store)) /* else the link's return starts it */
+        session_retry_later(s);
+}
+
+static void unlink_from_device(struct refresh *r)
+{
+    struct refresh **at = &r->device->refreshes;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
+}
+
+static void on_read(void *data, int error, const struct store_user *stored)
+{
+    struct refresh *r = data;
+    struct device *d = r->device;
+    struct sessions *s = sessions_of(d);
+    struct user *u = d->user;
+    struct session_list l;
+    r->call = NULL;
+    if (error || session_list_read(&l, u, stored) < 0) {
+        s->refreshes_waiting++;
+        if (store_is_up(s->w->store))
+            session_retry_later(s);
+        return;
+    }
+    unlink_from_device(r); /* sending may close the session, which frees what the device has */
+    session_walk(s, u);
+    session_list_full_sync(&l, d, r->type, true, 0);
+    conn_send(d->conn, r->done);
+    session_walked(s, u);
+    session_list_free(&l);
+    frame_unref(r->done);
+    free(r);
+}
+
+void session_refreshes_start(struct sessions *s, struct device *d)
+{
+    for (struct refresh *r = d->refreshes; r; r = r->next)
+        if (!r->call)
+            start(s, r);
+}
+
+static void start_user(void *data, struct user *u)
+{
+    for (struct device *d = u->devices; d; d = d->next)
+        if (d->state != DEVICE_ATTACHING)
+            session_refreshes_start(data, d);
+}
+
+void session_refreshes_start_all(struct sessions *s)
+{
+    if (s->refreshes_waiting)
+        hub_each(s->w->hub, start_user, s);
+}
+
+void session_refreshes_free(struct sessions *s, struct device *d)
+{
+    for (struct refresh *r = d->refreshes, *next; r; r = next) {
+        next = r->next;
+        if (r->call)
+            store_cancel(r->call);
+        else
+            s->refreshes_waiting--;
+        frame_unref(r->done);
+        free(r);
+    }
+    d->refreshes = NULL;
+}
+
+int session_refresh(struct worker *w, struct device *d, const char *full_sync_type,
+                    struct frame *done)
+{
+    struct sessions *s = w->sessions;
+    size_t count = 0;
+    struct refresh **end = &d->refreshes;
+    for (; *end; end = &(*end)->next)
+        count++;
+    struct refresh *r = NULL;
+    int error = -EAGAIN;
+    if (d->user && store_is_up(w->store) && count < REFRESHES_MAX) {
+        r = calloc(1, sizeof(*r));
+        error = r ? 0 : -ENOMEM;
+    }
+    if (error) {
+        frame_unref(done);
+        return error;
+    }
+    r->device = d;
+    r->done = done;
+    snprintf(r->type, sizeof(r->type), "%s", full_sync_type);
+    *end = r;
+    s->refreshes_waiting++;
+    if (d->state != DEVICE_ATTACHING) /* an attaching device gets its own FULL_SYNC first */
+        start(s, r);
+    return 0;
+}

@@ -1,0 +1,355 @@
+#include "config.h"
+
+#include "workers/subscriber.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <hiredis/hiredis.h>
+
+#include "shared/log.h"
+#include "workers/canary.h"
+#include "workers/redislink.h"
+#include "workers/session.h"
+
+#define BATCH_CHANNELS 512 /* in one command */
+#define BATCHES_A_TURN 16
+
+/*
+ * Confirmations come in the order of what was asked, one for each channel named in a SUBSCRIBE or
+ * UNSUBSCRIBE. So each channel sent gets the next number, and each confirmation has the next number:
+ * a user is subscribed when the confirmation with *its* number comes, whatever happened under
+ * the same name before (a user who left and came back while the first answer was still under way).
+ * A user may be freed after subscriber_drop, so a confirmation finds its user by name.
+ */
+struct subscriber {
+    struct worker *w;
+    struct redislink *link;
+    struct ev_prepare flush;    /* end of the turn: batches leave */
+    struct ev_timer more;       /* a batch was left for the next turn */
+    struct user *wanted_first, *wanted_last; /* to be subscribed: sub_next, sub_prev */
+    struct text_buf dropped;    /* to be unsubscribed: names, each with its NUL */
+    size_t dropped_at;          /* of these, bytes sent already */
+    uint32_t sent;              /* number of the last channel asked for */
+    uint32_t confirmed;         /* number of the last confirmation */
+    struct text_buf names;      /* scratch of one batch */
+    size_t name_at[BATCH_CHANNELS];
+    char probe_channel[96];
+};
+
+/* ---- the list of wanted users ---- */
+
+static void enqueue(struct subscriber *s, struct user *u)
+{
+    u->in_batch = true;
+    u->sub_next = NULL;
+    u->sub_prev = s->wanted_last;
+    if (s->wanted_last)
+        s->wanted_last->sub_next = u;
+    else
+        s->wanted_first = u;
+    s->wanted_last = u;
+}
+
+static void dequeue(struct subscriber *s, struct user *u)
+{
+    if (u->sub_prev)
+        u->sub_prev->sub_next = u->sub_next;
+    else
+        s->wanted_first = u->sub_next;
+    if (u->sub_next)
+        u->sub_next->sub_prev = u->sub_prev;
+    else
+        s->wanted_last = u->sub_prev;
+    u->sub_next = u->sub_prev = NULL;
+    u->in_batch = false;
+}
+
+/* ---- sending ---- */
+
+/* Sends command with the names put together in s->names. */
+static int send_batch(struct subscriber *s, const char *command, size_t count)
+{
+    const char *argv[BATCH_CHANNELS + 1] = {command};
+    size_t argvlen[BATCH_CHANNELS + 1] = {strlen(command)};
+    if (s->names.failed)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        size_t end = i + 1 < count ? s->name_at[i + 1] : s->names.len;
+        argv[i + 1] = s->names.data + s->name_at[i];
+        argvlen[i + 1] = end - s->name_at[i];
+    }
+    s->sent += (uint32_t)count;
+    return redislink_send(s->link, (int)count + 1, argv, argvlen);
+}
+
+static void begin_batch(struct subscriber *s)
+{
+    /* A failed buffer stays failed; the next batch may find memory again. */
+    if (s->names.failed)
+        text_buf_free(&s->names);
+    text_buf_reset(&s->names);
+}
+
+static int send_unsubscribe(struct subscriber *s)
+{
+    size_t count = 0;
+    begin_batch(s);
+    while (count < BATCH_CHANNELS && s->dropped_at < s->dropped.len) {
+        const char *name = s->dropped.data + s->dropped_at;
+        size_t len = strlen(name);
+        s->name_at[count++] = s->names.len;
+        text_add(&s->names, name, len);
+        s->dropped_at += len + 1;
+    }
+    if (s->dropped_at == s->dropped.len) {
+        text_buf_reset(&s->dropped);
+        s->dropped_at = 0;
+    }
+    return send_batch(s, "UNSUBSCRIBE", count);
+}
+
+static int send_subscribe(struct subscriber *s)
+{
+    const char *template_text = s->w->start->keys->user_channel;
+    size_t count = 0;
+    begin_batch(s);
+    while (count < BATCH_CHANNELS && s->wanted_first) {
+        struct user *u = s->wanted_first;
+        dequeue(s, u);
+        s->name_at[count++] = s->names.len;
+        keys_expand(&s->names, template_text, u->id, u->id_len);
+        u->subscription = SUBSCRIPTION_SENT;
+        u->sub_seq = s->sent + (uint32_t)count;
+    }
+    return send_batch(s, "SUBSCRIBE", count);
+}
+
+/* What is dropped goes before what is wanted: a user who left and came back within one turn ends
+ * subscribed. */
+static void on_flush(struct ev_loop *loop, struct ev_prepare *p, int events)
+{
+    (void)events;
+    struct subscriber *s = p->data;
+    int batches = 0, rc = 0;
+    if (!redislink_is_up(s->link))
+        return;
+    while (!rc && batches++ < BATCHES_A_TURN && (s->dropped.len || s->wanted_first))
+        rc = s->dropped.len ? send_unsubscribe(s) : send_subscribe(s);
+    if (rc)
+        redislink_reset(s->link, "no memory to subscribe");
+    else if (s->dropped.len || s->wanted_first) {
+        counters_inc(CTR_turn_bound_hits);
+        ev_timer_start(loop, &s->more);
+    }
+}
+
+static void on_more(struct ev_loop *loop, struct ev_timer *t, int events)
+{
+    (void)loop, (void)t, (void)events; /* the turn it makes ends in on_flush */
+}
+
+/* ---- the link ---- */
+
+static void want_again(void *data, struct user *u)
+{
+    u->subscription = SUBSCRIPTION_WANTED;
+    enqueue(data, u);
+}
+
+static void on_up(void *data)
+{
+    struct subscriber *s = data;
+    const char *channels[] = {s->w->start->keys->broadcast_channel, s->probe_channel};
+    s->sent = s->confirmed = 0;
+    begin_batch(s);
+    for (size_t i = 0; i < 2; i++) {
+        s->name_at[i] = s->names.len;
+        text_adds(&s->names, channels[i]);
+    }
+    if (send_batch(s, "SUBSCRIBE", 2) < 0) {
+        redislink_reset(s->link, "no memory to subscribe");
+        return;
+    }
+    hub_each(s->w->hub, want_again, s);
+}
+
+static void forget_subscription(void *data, struct user *u)
+{
+    if (u->in_batch)
+        dequeue(data, u);
+    u->subscription = SUBSCRIPTION_WANTED;
+}
+
+static void on_down(void *data)
+{
+    struct subscriber *s = data;
+    text_buf_reset(&s->dropped);
+    s->dropped_at = 0;
+    hub_each(s->w->hub, forget_subscription, s);
+    counters_set(CTR_redis_subscriptions, 0);
+    session_on_link_lost(s->w);
+}
+
+static bool is_text(const redisReply *r, const char *text)
+{
+    return r->len == strlen(text) && !memcmp(r->str, text, r->len);
+}
+
+/* The user whose channel it is; NULL when it is none, or nobody's any more. */
+static struct user *user_of(const struct subscriber *s, const redisReply *channel)
+{
+    struct text_span id;
+    struct text_span name = {channel->str, channel->len};
+    if (!keys_match(s->w->start->keys->user_channel, name, &id))
+        return NULL;
+    return hub_find(s->w->hub, id.ptr, id.len);
+}
+
+static void on_confirmed(struct subscriber *s, const redisReply *channel, bool is_subscribe)
+{
+    uint32_t number = ++s->confirmed;
+    if (number == 2) { /* on_up's second channel */
+        if (s->w->canary)
+            canary_on_subscribed(s->w->canary);
+        return;
+    }
+    struct user *u = is_subscribe && number > 2 ? user_of(s, channel) : NULL;
+    if (u && u->subscription == SUBSCRIPTION_SENT && u->sub_seq == number) {
+        u->subscription = SUBSCRIPTION_CONFIRMED;
+        session_on_subscribed(s->w, u);
+    }
+}
+
+static void on_message(struct subscriber *s, const redisReply *channel, const redisReply *payload)
+{
+    if (is_text(channel, s->w->start->keys->broadcast_channel)) {
+        session_on_broadcast(s->w, payload->str, payload->len);
+        return;
+    }
+    if (is_text(channel, s->probe_channel)) {
+        if (s->w->canary)
+            canary_on_echo(s->w->canary, payload->str, payload->len);
+        return;
+    }
+    /* Before the confirmation it can only be an earlier subscription under the same name; the list,
+     * which is read after the confirmation, has it if it was stored. */
+    struct user *u = user_of(s, channel);
+    if (u && u->subscription == SUBSCRIPTION_CONFIRMED)
+        session_on_message(s->w, u, payload->str, payload->len);
+}
+
+static void on_reply(void *data, const struct redisReply *reply)
+{
+    struct subscriber *s = data;
+    if (reply->type == REDIS_REPLY_ERROR) {
+        counters_inc(CTR_redis_errors);
+        redislink_reset(s->link, reply->str);
+        return;
+    }
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+        reply->element[0]->type != REDIS_REPLY_STRING ||
+        reply->element[1]->type != REDIS_REPLY_STRING) {
+        redislink_reset(s->link, "an unexpected reply");
+        return;
+    }
+    const redisReply *kind = reply->element[0], *channel = reply->element[1];
+    const redisReply *last = reply->element[2];
+    if (is_text(kind, "message") && last->type == REDIS_REPLY_STRING) {
+        on_message(s, channel, last);
+    } else if (last->type == REDIS_REPLY_INTEGER) {
+        counters_set(CTR_redis_subscriptions, (uint64_t)last->integer);
+        on_confirmed(s, channel, is_text(kind, "subscribe"));
+    }
+}
+
+/* ---- interface ---- */
+
+static const struct redislink_owner owner = {
+    .name = "subscriber",
+    .up = CTR_redis_subscriber_up,
+    .is_raw = true,
+    .on_up = on_up,
+    .on_down = on_down,
+    .on_reply = on_reply,
+};
+
+struct subscriber *subscriber_new(struct worker *w)
+{
+    struct subscriber *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->w = w;
+    snprintf(s->probe_channel, sizeof(s->probe_channel), "belfry:probe:%.48s:%u",
+             w->start->instance_id, w->start->slot);
+    ev_prepare_init(&s->flush, on_flush);
+    ev_timer_init(&s->more, on_more, 0., 0.);
+    s->flush.data = s;
+    s->link = redislink_new(w, &owner, s);
+    if (!s->link) {
+        free(s);
+        return NULL;
+    }
+    ev_prepare_start(w->loop, &s->flush);
+    return s;
+}
+
+void subscriber_free(struct subscriber *s)
+{
+    if (!s)
+        return;
+    ev_prepare_stop(s->w->loop, &s->flush);
+    ev_timer_stop(s->w->loop, &s->more);
+    redislink_free(s->link);
+    text_buf_free(&s->dropped);
+    text_buf_free(&s->names);
+    free(s);
+}
+
+void subscriber_want(struct subscriber *s, struct user *u)
+{
+    if (u->subscription != SUBSCRIPTION_NONE)
+        return;
+    u->subscription = SUBSCRIPTION_WANTED;
+    if (redislink_is_up(s->link))
+        enqueue(s, u);
+}
+
+void subscriber_drop(struct subscriber *s, struct user *u)
+{
+    enum subscription was = u->subscription;
+    u->subscription = SUBSCRIPTION_NONE;
+    if (u->in_batch)
+        dequeue(s, u);
+    if ((was != SUBSCRIPTION_SENT && was != SUBSCRIPTION_CONFIRMED) || !redislink_is_up(s->link))
+        return;
+    size_t start = s->dropped.len;
+    keys_expand(&s->dropped, s->w->start->keys->user_channel, u->id, u->id_len);
+    text_addc(&s->dropped, '\0');
+    if (s->dropped.failed) {
+        text_buf_free(&s->dropped);
+        s->dropped_at = 0;
+        redislink_reset(s->link, "no memory to unsubscribe");
+        return;
+    }
+    /* A template can make a user's channel the same as the broadcast channel; that one stays. */
+    if (!strcmp(s->dropped.data + start, s->w->start->keys->broadcast_channel) ||
+        !strcmp(s->dropped.data + start, s->probe_channel))
+        s->dropped.len = start;
+}
+
+bool subscriber_is_up(const struct subscriber *s)
+{
+    return redislink_is_up(s->link);
+}
+
+void subscriber_reset(struct subscriber *s, const char *why)
+{
+    redislink_reset(s->link, why);
+}
+
+const char *subscriber_probe_channel(const struct subscriber *s)
+{
+    return s->probe_channel;
+}

@@ -1,0 +1,424 @@
+#include "config.h"
+
+#include "workers/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "shared/clock.h"
+#include "shared/ipc.h"
+#include "shared/log.h"
+#include "workers/acceptor.h"
+#include "workers/canary.h"
+#include "workers/conn.h"
+#include "workers/hub.h"
+#include "workers/router.h"
+#include "workers/session.h"
+#include "workers/store.h"
+#include "workers/subscriber.h"
+
+/* A stop ends within 5 s by contract; the master kills a little before that. */
+#define STOP_LIMIT_MS 4000
+/* After the last WebSocket was told to go: close handshakes, and answers that are awaited. */
+#define DRAIN_GRACE_MS 6000
+#define DRAIN_TICK_MS 50
+#define CONTROL_BATCH 16
+
+enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING };
+
+/* The process: its context, and what only this file watches. */
+struct life {
+    struct worker worker;
+    enum phase phase;
+    ev_io control;
+    ev_io term;
+    ev_timer second;
+    ev_timer tick;      /* of a drain or stop */
+    ev_prepare turn_end;
+    uint64_t suppressed; /* log_suppressed() when it was last counted */
+    uint64_t random;
+    int64_t began_ms;   /* of the drain; monotonic */
+    int64_t over_ms;
+    int64_t until_ms;   /* monotonic: exit then, whoever is left */
+    uint64_t to_close;  /* WebSockets when the drain began */
+    uint64_t closed;
+    enum close_reason reason;
+    struct ipc_message message;
+};
+
+int64_t worker_now_ms(const struct worker *w)
+{
+    return (int64_t)(ev_now(w->loop) * 1000);
+}
+
+int64_t worker_wall_ms(const struct worker *w)
+{
+    return (int64_t)(ev_now(w->loop) * 1000);
+}
+
+/* ---- ending ---- */
+
+/* splitmix64: it only spreads closes, nobody gains by guessing it. */
+static uint64_t next_random(struct life *life)
+{
+    uint64_t z = life->random += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+}
+
+static bool is_open_websocket(const struct conn *c)
+{
+    return c->state == CONN_AUTH || c->state == CONN_OPEN;
+}
+
+static void close_one(const struct life *life, struct conn *c)
+{
+    if (life->reason == CLOSE_DROPPED)
+        conn_drop(c, CLOSE_DROPPED);
+    else
+        conn_close(c, life->reason);
+}
+
+struct census {
+    struct life *life;
+    uint64_t open;    /* WebSockets */
+    uint64_t busy;    /* closing ones, and HTTP with a request or answer under way */
+    uint64_t due;     /* of open: how many to close now */
+};
+
+static void census_count(void *data, struct conn *c)
+{
+    struct census *census = data;
+    if (is_open_websocket(c))
+        census->open++;
+    else if (c->state == CONN_CLOSING || c->reply || c->http || c->outq.bytes)
+        census->busy++;
+}
+
+/* Selection sampling (Knuth, TAOCP volume 2, algorithm S): each open connection is as likely as any
+ * other, in one pass. */
+static void census_close(void *data, struct conn *c)
+{
+    struct census *census = data;
+    if (!census->due || !is_open_websocket(c))
+        return;
+    if (next_random(census->life) % census->open < census->due) {
+        close_one(census->life, c);
+        census->life->closed++;
+        census->due--;
+        census->busy++;
+    }
+    census->open--;
+}
+
+static void leave(struct life *life)
+{
+    ev_break(life->worker.loop, EVBREAK_ALL);
+}
+
+/* Closes as many as the time that passed asks for; ends the process when nobody is left. */
+static void drain_step(struct life *life)
+{
+    int64_t now_ms = clock_mono_ms(), passed_ms = now_ms - life->began_ms;
+    struct census census = {.life = life};
+    conns_each(life->worker.conns, census_count, &census);
+
+    uint64_t goal = life->to_close;
+    if (passed_ms < life->over_ms)
+        goal = (uint64_t)((double)goal * (double)passed_ms / (double)life->over_ms);
+    else
+        census.due = census.open; /* also those that came while draining */
+    if (!census.due && goal > life->closed)
+        census.due = goal - life->closed < census.open ? goal - life->closed : census.open;
+    uint64_t left = census.open - census.due;
+    if (census.due)
+        conns_each(life->worker.conns, census_close, &census);
+    if ((left == 0 && census.busy == 0) || now_ms >= life->until_ms)
+        leave(life);
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct life *life = timer->data;
+    (void)loop;
+    (void)events;
+    if (life->phase == PHASE_DRAINING)
+        drain_step(life);
+    else if (clock_mono_ms() >= life->until_ms)
+        leave(life);
+}
+
+static void drain(struct life *life, const struct control_drain *order)
+{
+    struct worker *w = &life->worker;
+    if (life->phase == PHASE_STOPPING)
+        return;
+    life->reason = CLOSE_SHUTDOWN;
+    if (order->restart)
+        life->reason = w->opt->restart_close == RESTART_CLOSE_DROP ? CLOSE_DROPPED : CLOSE_RESTART;
+    life->phase = PHASE_DRAINING;
+    life->began_ms = clock_mono_ms();
+    life->over_ms = order->over_ms > 0 ? order->over_ms : 0;
+    life->until_ms = life->began_ms + life->over_ms + DRAIN_GRACE_MS;
+    life->closed = 0;
+    w->is_draining = true;
+    acceptor_stop(w->acceptor);
+    struct census census = {.life = life};
+    conns_each(w->conns, census_count, &census);
+    life->to_close = census.open;
+    log_info("worker-draining", "websockets", LOG_INT(census.open), "over_ms",
+             LOG_INT(life->over_ms));
+    ev_timer_again(w->loop, &life->tick);
+    drain_step(life);
+}
+
+static void close_for_stop(void *data, struct conn *c)
+{
+    (void)data;
+    conn_close(c, CLOSE_SHUTDOWN);
+}
+
+static void stop(struct life *life, const char *why)
+{
+    struct worker *w = &life->worker;
+    if (life->phase == PHASE_STOPPING)
+        return;
+    log_info("worker-stopping", "reason", why, "connections", LOG_INT(conns_count(w->conns)));
+    life->phase = PHASE_STOPPING;
+    life->until_ms = clock_mono_ms() + STOP_LIMIT_MS;
+    w->is_draining = true;
+    acceptor_stop(w->acceptor);
+    conns_each(w->conns, close_for_stop, NULL);
+    ev_timer_again(w->loop, &life->tick);
+}
+
+/* ---- what others say to this process ---- */
+
+static void on_message(struct life *life, const struct ipc_message *m)
+{
+    struct control_drain order;
+    switch (m->type) {
+    case CONTROL_DRAIN:
+        if (m->body_len == sizeof(order)) {
+            memcpy(&order, m->body, sizeof(order));
+            drain(life, &order);
+        }
+        break;
+    case CONTROL_STOP:
+        stop(life, "told");
+        break;
+    case CONTROL_LOG:
+        if (m->fd >= 0)
+            log_take_fd(m->fd);
+        return;
+    default:
+        log_warning("control-unknown", "type", LOG_INT(m->type));
+    }
+    if (m->fd >= 0)
+        close(m->fd);
+}
+
+static void on_control(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct life *life = io->data;
+    (void)events;
+    for (int i = 0; i < CONTROL_BATCH; i++) {
+        int got = ipc_recv(io->fd, &life->message);
+        if (got == 0)
+            return;
+        if (got < 0) {
+            ev_io_stop(loop, io);
+            stop(life, got == -EPIPE ? "master is gone" : "control link failed");
+            return;
+        }
+        on_message(life, &life->message);
+    }
+}
+
+static void on_term(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct signalfd_siginfo info;
+    (void)loop;
+    (void)events;
+    if (read(io->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        stop(io->data, "SIGTERM");
+}
+
+/* ---- each turn, each second ---- */
+
+static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
+{
+    struct life *life = prepare->data;
+    (void)loop;
+    (void)events;
+    conns_flush(life->worker.conns);
+    if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
+        leave(life);
+}
+
+static void on_second(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct life *life = timer->data;
+    (void)loop;
+    (void)events;
+    uint64_t suppressed = log_suppressed();
+    __atomic_store_n(&counters_self->heartbeat_ms, (uint64_t)clock_mono_ms(), __ATOMIC_RELAXED);
+    counters_add(CTR_log_lines_suppressed, suppressed - life->suppressed);
+    life->suppressed = suppressed;
+}
+
+/* ---- start and end ---- */
+
+static void init_context(struct worker *w, const struct worker_start *start)
+{
+    const struct options *opt = start->opt;
+    w->start = start;
+    w->opt = opt;
+    w->style = (struct message_style){.lower_case = opt->event_case == EVENT_CASE_LOWER,
+                                      .with_zone = opt->profile != PROFILE_FINANCE_TRACKER};
+    w->emit_rules = (struct emit_rules){.keys = start->keys,
+                                        .style = w->style,
+                                        .history_size = opt->history_size,
+                                        .history_ttl_ms = opt->history_ttl};
+}
+
+/* Name of the module that could not be made, NULL when all are there. The acceptor comes last:
+ * whoever connects finds everything in place. */
+static const char *make_modules(struct worker *w)
+{
+    if (!(w->conns = conns_new(w)))
+        return "connections";
+    if (!(w->hub = hub_new()))
+        return "hub";
+    if (!(w->store = store_new(w)))
+        return "command link";
+    if (!(w->subscriber = subscriber_new(w)))
+        return "subscriber link";
+    if (!(w->canary = canary_new(w)))
+        return "delivery probe";
+    if (!(w->sessions = sessions_new(w)))
+        return "sessions";
+    if (!(w->router = router_new(w)))
+        return "router";
+    if (!(w->acceptor = acceptor_new(w)))
+        return "acceptor";
+    return NULL;
+}
+
+/* Answers that wait for Redis go before the links, connections before what they are members of. */
+static void free_modules(struct worker *w)
+{
+    acceptor_free(w->acceptor);
+    router_free(w->router);
+    conns_free(w->conns);
+    sessions_free(w->sessions);
+    canary_free(w->canary);
+    subscriber_free(w->subscriber);
+    store_free(w->store);
+    hub_free(w->hub);
+}
+
+/* SIGTERM comes as something to read: libev's own signal watchers belong to the master's loop,
+ * whose state this process inherited. */
+static int open_term(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static void start_watchers(struct life *life, int term_fd)
+{
+    struct ev_loop *loop = life->worker.loop;
+    ev_io_init(&life->control, on_control, life->worker.start->control_fd, EV_READ);
+    ev_io_init(&life->term, on_term, term_fd, EV_READ);
+    ev_timer_init(&life->second, on_second, 0., 1.);
+    ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
+    ev_prepare_init(&life->turn_end, on_turn_end);
+    life->control.data = life->term.data = life->second.data = life->tick.data =
+        life->turn_end.data = life;
+    ev_io_start(loop, &life->control);
+    ev_io_start(loop, &life->term);
+    ev_timer_start(loop, &life->second);
+    ev_prepare_start(loop, &life->turn_end);
+}
+
+static void stop_watchers(struct life *life)
+{
+    struct ev_loop *loop = life->worker.loop;
+    ev_io_stop(loop, &life->control);
+    ev_io_stop(loop, &life->term);
+    ev_timer_stop(loop, &life->second);
+    ev_timer_stop(loop, &life->tick);
+    ev_prepare_stop(loop, &life->turn_end);
+}
+
+static void serve(struct life *life)
+{
+    struct worker *w = &life->worker;
+    counters_set(CTR_started_at_ms, (uint64_t)clock_wall_ms());
+    int error = ipc_send(w->start->control_fd, CONTROL_READY, NULL, 0, -1);
+    log_info("worker-ready", "slot", LOG_INT(w->start->slot), "pid", LOG_INT(getpid()));
+    if (error)
+        stop(life, "master is gone");
+    ev_run(w->loop, 0);
+    conns_flush(w->conns);
+    if (life->phase == PHASE_DRAINING)
+        ipc_send(w->start->control_fd, CONTROL_DRAINED, NULL, 0, -1);
+    log_info("worker-ends", "connections_left", LOG_INT(conns_count(w->conns)));
+}
+
+static int fail(const struct worker_start *start, const char *what)
+{
+    log_error("worker-failed", "part", what);
+    ipc_send(start->control_fd, CONTROL_FAILED, what, strlen(what), -1);
+    return EXIT_FAILURE;
+}
+
+int worker_run(const struct worker_start *start)
+{
+    struct life *life = calloc(1, sizeof(*life));
+    if (!life)
+        return fail(start, "memory");
+    struct worker *w = &life->worker;
+    int status = EXIT_SUCCESS;
+    int term_fd = -1;
+    const char *missing = "loop";
+
+    if (getrandom(&life->random, sizeof(life->random), GRND_NONBLOCK) < 0)
+        life->random = (uint64_t)clock_mono_us();
+    counters_attach(start->counters, start->slot);
+    init_context(w, start);
+    /* A loop of its own, never the default one: that is the master's, copied by fork. */
+    w->loop = ev_loop_new(EVFLAG_NOENV);
+    if (w->loop) {
+        missing = make_modules(w);
+        term_fd = open_term();
+        if (!missing && term_fd < 0)
+            missing = "signals";
+    }
+    if (missing) {
+        status = fail(start, missing);
+    } else {
+        start_watchers(life, term_fd);
+        serve(life);
+        stop_watchers(life);
+    }
+    free_modules(w);
+    if (term_fd >= 0)
+        close(term_fd);
+    if (w->loop)
+        ev_loop_destroy(w->loop);
+    free(life);
+    return status;
+}
