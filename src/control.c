@@ -1,0 +1,303 @@
+#include "config.h"
+
+#include "src/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shared/log.h"
+#include "src/unixsock.h"
+
+#define BACKLOG 16
+#define PAUSE_S 1.0 /* no descriptor left: accepting would spin */
+
+enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_WAITING, CLIENT_WRITING };
+
+struct client {
+    struct control *owner;
+    enum client_state state;
+    struct ev_io io;
+    struct ev_timer timer;
+    char request[CONTROL_REQUEST_BYTES];
+    size_t request_len;
+    struct text_buf answer;
+    size_t sent;
+};
+
+struct control {
+    struct ev_loop *loop;
+    struct control_handlers handlers;
+    void *data;
+    char *path;
+    struct unixsock_file file;
+    struct ev_io io;
+    struct ev_timer pause;
+    struct client clients[CONTROL_CLIENTS];
+};
+
+static void close_client(struct client *c)
+{
+    if (c->state == CLIENT_FREE)
+        return;
+    ev_io_stop(c->owner->loop, &c->io);
+    ev_timer_stop(c->owner->loop, &c->timer);
+    close(c->io.fd);
+    text_buf_free(&c->answer);
+    c->state = CLIENT_FREE;
+}
+
+static void set_timer(struct client *c)
+{
+    ev_timer_stop(c->owner->loop, &c->timer);
+    ev_timer_set(&c->timer, CONTROL_TIMEOUT_S, 0.0);
+    ev_timer_start(c->owner->loop, &c->timer);
+}
+
+static void set_events(struct client *c, int events)
+{
+    int fd = c->io.fd;
+    ev_io_stop(c->owner->loop, &c->io);
+    ev_io_set(&c->io, fd, events);
+    ev_io_start(c->owner->loop, &c->io);
+}
+
+/* ---- answers ---- */
+
+static void write_some(struct client *c)
+{
+    ssize_t n = send(c->io.fd, c->answer.data + c->sent, c->answer.len - c->sent,
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n > 0)
+        c->sent += (size_t)n;
+    if (n <= 0 || c->sent == c->answer.len)
+        close_client(c);
+}
+
+/* Sends what stands in answer; the client is gone when this returns, or waits until it can take
+ * more. */
+static void begin_answer(struct client *c)
+{
+    text_addc(&c->answer, '\n');
+    if (c->answer.failed) {
+        close_client(c);
+        return;
+    }
+    c->state = CLIENT_WRITING;
+    set_timer(c);
+    set_events(c, EV_WRITE);
+    write_some(c);
+}
+
+static void answer_result(struct client *c, bool ok, const char *error)
+{
+    text_buf_reset(&c->answer);
+    if (ok) {
+        text_adds(&c->answer, "{\"ok\":true}");
+    } else {
+        text_adds(&c->answer, "{\"ok\":false,\"error\":");
+        text_add_json(&c->answer, error, strlen(error));
+        text_addc(&c->answer, '}');
+    }
+    begin_answer(c);
+}
+
+/* ---- requests ---- */
+
+static void serve_reload(struct client *c)
+{
+    char why[1024] = "refused";
+    struct control *control = c->owner;
+    /* The reload may end before on_reload returns, and is then told to this client, too. */
+    c->state = CLIENT_WAITING;
+    ev_timer_stop(control->loop, &c->timer);
+    int error = control->handlers.on_reload(control->data, why, sizeof(why));
+    if (error && c->state == CLIENT_WAITING)
+        answer_result(c, false, why);
+}
+
+static void serve(struct client *c)
+{
+    const struct control_handlers *h = &c->owner->handlers;
+    void *data = c->owner->data;
+    const char *request = c->request;
+    log_debug("control-request", "request", request);
+    if (!strcmp(request, "status")) {
+        text_buf_reset(&c->answer);
+        h->on_status(data, &c->answer);
+        begin_answer(c);
+    } else if (!strcmp(request, "reload")) {
+        serve_reload(c);
+    } else if (!strcmp(request, "stop")) {
+        answer_result(c, true, NULL);
+        h->on_stop(data);
+    } else if (!strcmp(request, "drain")) {
+        answer_result(c, true, NULL);
+        h->on_drain(data);
+    } else {
+        answer_result(c, false, "unknown request: expected status, reload, stop or drain");
+    }
+}
+
+static void read_some(struct client *c)
+{
+    size_t room = sizeof(c->request) - 1 - c->request_len;
+    ssize_t n = recv(c->io.fd, c->request + c->request_len, room, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n == 0 && c->state == CLIENT_WAITING) {
+        ev_io_stop(c->owner->loop, &c->io); /* it may have closed its writing half only */
+        return;
+    }
+    if (n <= 0 || c->state == CLIENT_WAITING) {
+        close_client(c); /* gone, or talks while it should wait */
+        return;
+    }
+    c->request_len += (size_t)n;
+    c->request[c->request_len] = '\0';
+    char *end = memchr(c->request, '\n', c->request_len);
+    if (end) {
+        *end = '\0';
+        if (end > c->request && end[-1] == '\r')
+            end[-1] = '\0';
+        serve(c);
+    } else if (c->request_len == sizeof(c->request) - 1) {
+        char rest[4096]; /* closing with unread bytes would reset the connection, answer and all */
+        (void)!recv(c->io.fd, rest, sizeof(rest), MSG_DONTWAIT);
+        answer_result(c, false, "the request is too long");
+    }
+}
+
+static void on_client(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    struct client *c = io->data;
+    (void)loop;
+    if (c->state == CLIENT_WRITING)
+        write_some(c);
+    else if (events & EV_READ)
+        read_some(c);
+}
+
+static void on_timeout(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    close_client(timer->data);
+}
+
+/* ---- accepting ---- */
+
+static void open_client(struct control *control, int fd)
+{
+    for (size_t i = 0; i < CONTROL_CLIENTS; i++) {
+        struct client *c = &control->clients[i];
+        if (c->state != CLIENT_FREE)
+            continue;
+        memset(c, 0, sizeof(*c));
+        c->owner = control;
+        c->state = CLIENT_READING;
+        ev_io_init(&c->io, on_client, fd, EV_READ);
+        ev_timer_init(&c->timer, on_timeout, CONTROL_TIMEOUT_S, 0.0);
+        c->io.data = c->timer.data = c;
+        ev_io_start(control->loop, &c->io);
+        ev_timer_start(control->loop, &c->timer);
+        return;
+    }
+    close(fd);
+}
+
+static void on_accept(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    struct control *control = io->data;
+    (void)events;
+    for (int i = 0; i < CONTROL_CLIENTS; i++) {
+        int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            open_client(control, fd);
+            continue;
+        }
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+            log_warning("control-accept-failed", "error", log_errno(errno));
+            ev_io_stop(loop, io);
+            ev_timer_stop(loop, &control->pause);
+            ev_timer_set(&control->pause, PAUSE_S, 0.0);
+            ev_timer_start(loop, &control->pause);
+        }
+        return;
+    }
+}
+
+static void on_pause_end(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct control *control = timer->data;
+    (void)events;
+    ev_io_start(loop, &control->io);
+}
+
+/* ---- life ---- */
+
+/* The directory of path, when it is missing; its own parent must be there. */
+static void make_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        return;
+    char *parent = strndup(path, (size_t)(slash - path));
+    if (parent && mkdir(parent, 0755) == 0)
+        log_info("directory-made", "path", parent);
+    free(parent);
+}
+
+int control_open(struct ev_loop *loop, const char *path, bool make_directory,
+                 const struct control_handlers *handlers, void *data, struct control **out)
+{
+    struct control *control = calloc(1, sizeof(*control));
+    if (!control)
+        return -ENOMEM;
+    control->path = strdup(path);
+    if (make_directory)
+        make_parent(path);
+    int fd = control->path ? unixsock_listen(path, 0600, (uid_t)-1, (gid_t)-1, BACKLOG,
+                                             &control->file)
+                           : -ENOMEM;
+    if (fd < 0) {
+        free(control->path);
+        free(control);
+        return fd;
+    }
+    control->loop = loop;
+    control->handlers = *handlers;
+    control->data = data;
+    ev_io_init(&control->io, on_accept, fd, EV_READ);
+    ev_timer_init(&control->pause, on_pause_end, 0.0, 0.0);
+    control->io.data = control->pause.data = control;
+    ev_io_start(loop, &control->io);
+    *out = control;
+    return 0;
+}
+
+void control_reload_done(struct control *c, bool ok, const char *message)
+{
+    for (size_t i = 0; c && i < CONTROL_CLIENTS; i++)
+        if (c->clients[i].state == CLIENT_WAITING)
+            answer_result(&c->clients[i], ok, message);
+}
+
+void control_free(struct control *c)
+{
+    if (!c)
+        return;
+    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
+        close_client(&c->clients[i]);
+    ev_timer_stop(c->loop, &c->pause);
+    ev_io_stop(c->loop, &c->io);
+    close(c->io.fd);
+    unixsock_remove(c->path, &c->file);
+    free(c->path);
+    free(c);
+}

@@ -1,0 +1,187 @@
+#include "config.h"
+
+#include "src/generation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/log.h"
+#include "src/dev.h"
+
+#define WORKERS_MAX 64
+#define PEM_MAX_BYTES (1 << 20)
+
+static __attribute__((format(printf, 2, 3))) void report(const struct generation_source *from,
+                                                         const char *format, ...)
+{
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    from->report(from->report_data, true, line);
+}
+
+/* One for each processor this process may use, which in a container are fewer than the machine
+ * has. */
+static uint32_t count_workers(const struct options *opt)
+{
+    cpu_set_t set;
+    if (opt->workers)
+        return (uint32_t)opt->workers;
+    if (sched_getaffinity(0, sizeof(set), &set) < 0)
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (uint32_t)n;
+}
+
+/* Reads a whole file. 0 or negative errno. */
+static int read_file(const char *path, char **out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    char *text = malloc(PEM_MAX_BYTES + 1);
+    ssize_t n = 0, len = 0;
+    int error = text ? 0 : -ENOMEM;
+    while (!error && len <= PEM_MAX_BYTES &&
+           (n = read(fd, text + len, (size_t)(PEM_MAX_BYTES + 1 - len))) > 0)
+        len += n;
+    if (!error && n < 0)
+        error = -errno;
+    if (!error && len > PEM_MAX_BYTES)
+        error = -EFBIG;
+    close(fd);
+    if (error) {
+        free(text);
+        return error;
+    }
+    text[len] = '\0';
+    char *fit = realloc(text, (size_t)len + 1);
+    *out = fit ? fit : text;
+    return 0;
+}
+
+static int load_pem(const struct generation_source *from, const char *option, const char *path,
+                    char **out)
+{
+    int error = *path ? read_file(path, out) : 0;
+    if (error)
+        report(from, "%s: %s: %s", option, path, log_errno(error));
+    return error;
+}
+
+static int load_redis(struct generation *g, const struct generation_source *from)
+{
+    const char *reason;
+    int error = redisurl_parse(g->opt->redis_url, &g->redis, &reason);
+    if (error) {
+        report(from, "redis-url: %s", reason);
+        return error;
+    }
+    if (!g->redis.is_embedded || !from->embedded_socket)
+        return 0;
+    memset(&g->redis, 0, sizeof(g->redis));
+    g->redis.is_unix = true;
+    snprintf(g->redis.host, sizeof(g->redis.host), "%s", from->embedded_socket);
+    return 0;
+}
+
+static int load_tokens(struct generation *g, const struct generation_source *from)
+{
+    char why[512];
+    /* --test-config --dev: the secret is made at start. */
+    if (g->opt->dev == CHOICE_YES && !from->dev)
+        return 0;
+    int error = token_keys_load(g->opt, &g->token_keys, why, sizeof(why));
+    if (error)
+        report(from, "%s", why);
+    return error;
+}
+
+int generation_from_options(struct options *opt, const struct generation_source *from,
+                            struct generation **out)
+{
+    struct generation *g = calloc(1, sizeof(*g));
+    if (!g) {
+        options_free(opt);
+        report(from, "no memory");
+        return -EINVAL;
+    }
+    g->opt = opt;
+    int error = from->dev ? dev_apply(from->dev, opt) : 0;
+    if (error)
+        report(from, "dev: %s", log_errno(error));
+    else
+        error = options_check(opt, from->report, from->report_data);
+    if (error)
+        goto out;
+    g->workers = count_workers(opt);
+    error = keys_init(&g->keys, opt->user_channel, opt->broadcast_channel, opt->notifications_key,
+                      opt->snapshot_key);
+    if (error)
+        report(from, "user-channel, notifications-key, snapshot-key: %s", log_errno(error));
+    if (!error)
+        error = load_redis(g, from);
+    if (!error)
+        error = load_tokens(g, from);
+    if (!error)
+        error = load_pem(from, "tls-certificate", opt->tls_certificate, &g->tls_certificate_pem);
+    if (!error)
+        error = load_pem(from, "tls-key", opt->tls_key, &g->tls_key_pem);
+out:
+    if (error) {
+        generation_free(g);
+        return -EINVAL;
+    }
+    *out = g;
+    return 0;
+}
+
+int generation_load(const struct generation_source *from, struct generation **out)
+{
+    struct options_command command = {0};
+    struct options *opt = NULL;
+    int error = options_load(from->argc, from->argv, from->environment, false, &command,
+                             from->report, from->report_data, &opt);
+    options_command_free(&command);
+    return error ? -EINVAL : generation_from_options(opt, from, out);
+}
+
+int generation_listen(struct generation *g, const struct privileges *owner,
+                      const struct generation *previous, const struct generation_source *from)
+{
+    char why[512];
+    int error = listeners_open(g->opt, g->workers, owner, previous ? previous->listeners : NULL,
+                               &g->listeners, why, sizeof(why));
+    if (error)
+        report(from, "%s", why);
+    return error;
+}
+
+static void free_secret(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
+void generation_free(struct generation *g)
+{
+    if (!g)
+        return;
+    listeners_free(g->listeners);
+    token_keys_free(g->token_keys);
+    keys_fini(&g->keys);
+    explicit_bzero(&g->redis, sizeof(g->redis));
+    free(g->tls_certificate_pem);
+    free_secret(g->tls_key_pem);
+    options_free(g->opt);
+    free(g);
+}

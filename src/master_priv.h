@@ -1,0 +1,91 @@
+/*
+ * master_priv.h - the master's one object, shared by its files: master.c (start, signals, end),
+ * reload.c (HUP), status.c (JSON).
+ */
+#ifndef BELFRY_SRC_MASTER_PRIV_H
+#define BELFRY_SRC_MASTER_PRIV_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared/counters.h"
+#include "shared/text.h"
+#include "shared/usertable.h"
+#include "shared/uuid7.h"
+#include "src/control.h"
+#include "src/dev.h"
+#include "src/embedded.h"
+#include "src/generation.h"
+#include "src/pidfile.h"
+#include "src/privileges.h"
+#include "src/scratch.h"
+#include "src/supervisor.h"
+
+#define MASTER_SIGNALS 6
+#define MASTER_RELOAD_S 45.0 /* a reload that has not ended by then is given up */
+#define MASTER_SHUT_S 0.05   /* time for workers to stop accepting before a socket is shut down */
+
+struct master {
+    struct ev_loop *loop;
+    struct generation_source source;
+    struct generation *current;
+    struct generation *next;    /* a reload is under way */
+    struct generation *retired; /* their workers still end */
+    struct supervisor *supervisor;
+    struct control *control;    /* NULL: none */
+    struct embedded *embedded;  /* NULL: none */
+    struct dev *dev;            /* NULL: none */
+    char scratch[SCRATCH_PATH_BYTES]; /* "": none */
+    char embedded_socket[SCRATCH_PATH_BYTES + 32];
+    struct pidfile pidfile;
+    struct privileges privileges;
+    struct counters counters;
+    struct usertable *users;
+    struct usertable *addresses;
+    char instance_id[UUID7_TEXT_BYTES];
+    enum instance_state state;
+    int exit_code;
+    bool had_terminal;
+    bool is_starting;    /* errors go to standard error, too, unless the log goes there anyway */
+    bool is_log_stderr;
+    int64_t started_mono_ms;
+    int64_t started_wall_ms;
+    struct ev_signal signals[MASTER_SIGNALS];
+    struct ev_timer shut_timer; /* of sockets that nobody is to serve any more */
+
+    struct text_buf report;        /* what generation_load complained about, lines */
+    struct ev_timer reload_timer;  /* end of the time a reload may take; at once when it failed */
+    const char *reload_failure;    /* inside reload_reason; NULL: out of time */
+    char reload_reason[512];
+    bool reload_again;             /* HUP came during a reload */
+    struct text_buf last_message;  /* of the last reload */
+    int64_t last_reload_ms;        /* wall clock; 0: none yet */
+    bool last_reload_ok;
+};
+
+/* reload.c. 0: control_reload_done follows; -EBUSY, -ECANCELED or -EINVAL: refused, and why says
+ * it. */
+int reload_begin(struct master *m, char *why, size_t cap);
+void reload_on_ready(struct master *m, uint32_t generation);
+void reload_on_start_failed(struct master *m, const char *reason);
+/* The instance is about to end. */
+void reload_cancel(struct master *m);
+/* Closes the sockets of retired generations, as far as no other generation shares them. */
+void reload_shut(struct master *m);
+/* Frees generations without workers. */
+void reload_reap(struct master *m);
+void reload_init(struct master *m);
+void reload_fini(struct master *m);
+
+/* status.c: the answer to belfryctl status, see control.h. */
+void status_write(const struct master *m, struct text_buf *out);
+
+/* master.c: calls reload_shut and, when the instance ends, closes all sockets for clients, once the
+ * workers had the time to hear that they shall not accept. */
+void master_shut_later(struct master *m);
+/* Takes log-target, log-level and log-format of the snapshot. 0 or negative errno. */
+int master_open_log(const struct options *opt);
+const char *master_state_name(enum instance_state state);
+
+#endif

@@ -1,0 +1,143 @@
+#include "config.h"
+
+#include "src/privileges.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define TRACES_ITSELF 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TRACES_ITSELF 1
+#endif
+#endif
+
+/* A name, or a number as text. NULL when there is none. */
+static const struct passwd *find_user(const char *user)
+{
+    const struct passwd *pw = getpwnam(user);
+    char *end;
+    if (!pw && *user >= '0' && *user <= '9') {
+        unsigned long uid = strtoul(user, &end, 10);
+        if (!*end && uid < (uid_t)-1)
+            pw = getpwuid((uid_t)uid);
+    }
+    return pw;
+}
+
+static bool find_group(const char *group, gid_t *out)
+{
+    const struct group *gr = getgrnam(group);
+    char *end;
+    if (!gr && *group >= '0' && *group <= '9') {
+        unsigned long gid = strtoul(group, &end, 10);
+        if (!*end && gid < (gid_t)-1)
+            gr = getgrgid((gid_t)gid);
+    }
+    if (gr)
+        *out = gr->gr_gid;
+    return gr != NULL;
+}
+
+/* Not root: what is asked for must be what we are. */
+static int keep_present(const char *user, const char *group, struct privileges *out, char *why,
+                        size_t cap)
+{
+    gid_t gid = getegid();
+    const struct passwd *pw = *user ? find_user(user) : getpwuid(geteuid());
+    if (*user && (!pw || pw->pw_uid != geteuid())) {
+        snprintf(why, cap, "user: only root can switch to another user; leave the option out");
+        return -EPERM;
+    }
+    if (*group && (!find_group(group, &gid) || gid != getegid())) {
+        snprintf(why, cap, "group: only root can switch to another group; leave the option out");
+        return -EPERM;
+    }
+    out->uid = geteuid();
+    out->gid = getegid();
+    if (pw)
+        snprintf(out->name, sizeof(out->name), "%s", pw->pw_name);
+    else
+        snprintf(out->name, sizeof(out->name), "%lu", (unsigned long)out->uid);
+    return 0;
+}
+
+static int find_switch(const char *user, const char *group, struct privileges *out, char *why,
+                       size_t cap)
+{
+    const struct passwd *pw = find_user(*user ? user : "belfry");
+    if (!pw && !*user)
+        pw = find_user("nobody");
+    if (!pw) {
+        snprintf(why, cap, "user: there is no user \"%s\"; make it or name another",
+                 *user ? user : "nobody");
+        return -ENOENT;
+    }
+    if (!pw->pw_uid) {
+        snprintf(why, cap, "user: workers do not run as root; name an unprivileged user");
+        return -EPERM;
+    }
+    out->is_switch = true;
+    out->uid = pw->pw_uid;
+    out->gid = pw->pw_gid;
+    snprintf(out->name, sizeof(out->name), "%s", pw->pw_name);
+    if (*group && !find_group(group, &out->gid)) {
+        snprintf(why, cap, "group: there is no group \"%s\"; make it or name another", group);
+        return -ENOENT;
+    }
+    if (!out->gid) {
+        snprintf(why, cap, "group: workers do not run in group root; name another");
+        return -EPERM;
+    }
+    out->group_count = PRIVILEGES_MAX_GROUPS;
+    if (getgrouplist(out->name, out->gid, out->groups, &out->group_count) < 0)
+        out->group_count = PRIVILEGES_MAX_GROUPS; /* in more than fit: the first ones */
+    return 0;
+}
+
+int privileges_find(const char *user, const char *group, struct privileges *out, char *why,
+                    size_t cap)
+{
+    memset(out, 0, sizeof(*out));
+    return geteuid() ? keep_present(user, group, out, why, cap)
+                     : find_switch(user, group, out, why, cap);
+}
+
+/* The order matters: after setuid nothing else could be changed. */
+static int become(const struct privileges *p)
+{
+    if (setgroups((size_t)p->group_count, p->groups) < 0 ||
+        setresgid(p->gid, p->gid, p->gid) < 0 || setresuid(p->uid, p->uid, p->uid) < 0)
+        return -errno;
+    uid_t real, effective, saved;
+    if (getresuid(&real, &effective, &saved) < 0 || real != p->uid || effective != p->uid ||
+        saved != p->uid || setuid(0) == 0 || seteuid(0) == 0)
+        return -EPERM;
+    return 0;
+}
+
+int privileges_drop(const struct privileges *p, pid_t parent, int death_signal)
+{
+    if (p->is_switch) {
+        int error = become(p);
+        if (error)
+            return error;
+#ifdef TRACES_ITSELF
+        /* The leak check at exit traces its own process, which the switch has forbidden. */
+        prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+#endif
+    }
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return -errno;
+    /* After the switch, because changing the user takes the signal back. */
+    if (prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) < 0)
+        return -errno;
+    return getppid() == parent ? 0 : -ESRCH;
+}

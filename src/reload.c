@@ -1,0 +1,241 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/clock.h"
+#include "shared/log.h"
+#include "src/master_priv.h"
+#include "src/notify.h"
+
+/*
+ * HUP: everything is checked and opened beside what runs; then new workers start in free slots and
+ * take over the listening sockets; only when all of them are ready are the old ones told to drain.
+ * Until that moment every failure leaves the old generation as it was.
+ */
+
+static void set_deadline(struct master *m, double after_s)
+{
+    ev_timer_stop(m->loop, &m->reload_timer);
+    ev_timer_set(&m->reload_timer, after_s, 0.0);
+    ev_timer_start(m->loop, &m->reload_timer);
+}
+
+static void retire(struct master *m, struct generation *g)
+{
+    g->older = m->retired;
+    m->retired = g;
+    master_shut_later(m);
+}
+
+void reload_shut(struct master *m)
+{
+    for (struct generation *g = m->retired; g; g = g->older) {
+        listeners_free(g->listeners);
+        g->listeners = NULL;
+    }
+}
+
+void reload_reap(struct master *m)
+{
+    struct generation **at = &m->retired;
+    while (*at) {
+        struct generation *g = *at;
+        if (supervisor_has(m->supervisor, g)) {
+            at = &g->older;
+            continue;
+        }
+        *at = g->older;
+        generation_free(g);
+    }
+}
+
+/* ---- the end of a reload ---- */
+
+static void end_reload(struct master *m, bool ok, const char *message)
+{
+    char status[300];
+    ev_timer_stop(m->loop, &m->reload_timer);
+    m->last_reload_ms = clock_wall_ms();
+    m->last_reload_ok = ok;
+    text_buf_reset(&m->last_message);
+    text_adds(&m->last_message, message);
+    m->counters.head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
+    snprintf(status, sizeof(status), "%s%.250s", ok ? "" : "reload refused: ", message);
+    for (char *p = status; *p; p++)
+        if (*p == '\n')
+            *p = ' ';
+    if (m->state == INSTANCE_RUNNING)
+        notify_ready(status);
+    control_reload_done(m->control, ok, message);
+    if (m->reload_again && m->state == INSTANCE_RUNNING) {
+        char why[16];
+        m->reload_again = false;
+        reload_begin(m, why, sizeof(why));
+    }
+}
+
+/* Takes back what was begun; message may hold several lines. */
+static void refuse(struct master *m, const char *message)
+{
+    struct generation *next = m->next;
+    m->next = NULL;
+    log_error("reload-refused", "reason", message, "still", "serving with the old configuration");
+    master_open_log(m->current->opt);
+    if (next) {
+        supervisor_stop(m->supervisor, next->number);
+        retire(m, next);
+        reload_reap(m);
+    }
+    end_reload(m, false, message);
+}
+
+static void commit(struct master *m)
+{
+    struct generation *old = m->current;
+    char message[96];
+    m->current = m->next;
+    m->next = NULL;
+    m->counters.head->generation = m->current->number;
+    m->counters.head->workers = m->current->workers;
+    supervisor_drain(m->supervisor, old->number, m->current->opt->drain_time, true);
+    retire(m, old);
+    reload_reap(m);
+    if (m->dev && dev_prepare(m->dev, m->current))
+        log_warning("dev-config-failed", "path", m->scratch);
+    supervisor_send_log(m->supervisor);
+    snprintf(message, sizeof(message), "serving, generation %u, workers %u", m->current->number,
+             m->current->workers);
+    log_notice("reloaded", "generation", LOG_INT(m->current->number), "workers",
+               LOG_INT(m->current->workers));
+    end_reload(m, true, message);
+}
+
+static void on_deadline(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct master *m = timer->data;
+    (void)loop;
+    (void)events;
+    if (m->next)
+        refuse(m, m->reload_failure ? m->reload_failure : "the new workers were not ready in time");
+}
+
+void reload_on_ready(struct master *m, uint32_t generation)
+{
+    if (m->next && m->next->number == generation && !m->reload_failure &&
+        supervisor_count(m->supervisor, generation, SLOT_PHASE_READY) == m->next->workers)
+        commit(m);
+}
+
+void reload_on_start_failed(struct master *m, const char *reason)
+{
+    if (m->reload_failure)
+        return;
+    snprintf(m->reload_reason, sizeof(m->reload_reason), "%s", reason);
+    m->reload_failure = m->reload_reason;
+    set_deadline(m, 0.0); /* the slot that failed is still on the stack */
+}
+
+void reload_cancel(struct master *m)
+{
+    m->reload_again = false;
+    if (m->next)
+        refuse(m, "the instance stops");
+}
+
+/* ---- the beginning ---- */
+
+/* Names the options that only a restart changes. */
+static int check_restart_options(struct master *m, const struct options *now,
+                                 const struct options *then)
+{
+    enum option_id ids[OPTIONS];
+    int error = 0, n = options_diff(now, then, ids);
+    for (int i = 0; i < n; i++) {
+        if (options_table[ids[i]].reload != OPTION_RESTART)
+            continue;
+        text_addf(&m->report, "%s%s: changing it needs a restart", m->report.len ? "\n" : "",
+                  options_table[ids[i]].name);
+        error = -EINVAL;
+    }
+    return error;
+}
+
+static int prepare(struct master *m, struct generation **out)
+{
+    struct generation *next = NULL;
+    int error = generation_load(&m->source, &next);
+    if (error)
+        return error;
+    next->number = m->current->number + 1;
+    error = check_restart_options(m, m->current->opt, next->opt);
+    if (!error && next->redis.is_embedded) {
+        text_adds(&m->report, "redis-url: embedded needs a restart");
+        error = -EINVAL;
+    }
+    if (!error)
+        error = generation_listen(next, &m->privileges, m->current, &m->source);
+    if (!error) {
+        error = master_open_log(next->opt);
+        if (error)
+            text_addf(&m->report, "log-target: %s: %s", next->opt->log_target, log_errno(error));
+    }
+    if (error) {
+        generation_free(next);
+        return error;
+    }
+    *out = next;
+    return 0;
+}
+
+int reload_begin(struct master *m, char *why, size_t cap)
+{
+    if (m->state != INSTANCE_RUNNING) {
+        snprintf(why, cap, "the instance is %s", master_state_name(m->state));
+        log_warning("reload-refused", "reason", why);
+        return -ECANCELED;
+    }
+    if (m->next) {
+        snprintf(why, cap, "a reload is under way");
+        log_warning("reload-refused", "reason", why);
+        return -EBUSY;
+    }
+    log_notice("reload-started");
+    notify_reloading();
+    text_buf_reset(&m->report);
+    m->reload_failure = NULL;
+    struct generation *next = NULL;
+    int error = prepare(m, &next);
+    if (!error) {
+        m->next = next;
+        set_deadline(m, MASTER_RELOAD_S);
+        error = supervisor_start(m->supervisor, next);
+        if (error)
+            text_adds(&m->report, "workers of earlier reloads still drain; try again later");
+    }
+    if (error)
+        refuse(m, m->report.data ? m->report.data : "no memory");
+    return 0; /* how it ended is told to all who wait */
+}
+
+void reload_init(struct master *m)
+{
+    ev_timer_init(&m->reload_timer, on_deadline, 0.0, 0.0);
+    m->reload_timer.data = m;
+}
+
+void reload_fini(struct master *m)
+{
+    ev_timer_stop(m->loop, &m->reload_timer);
+    while (m->retired) {
+        struct generation *g = m->retired;
+        m->retired = g->older;
+        generation_free(g);
+    }
+    generation_free(m->next);
+    m->next = NULL;
+    text_buf_free(&m->report);
+    text_buf_free(&m->last_message);
+}

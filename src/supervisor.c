@@ -1,0 +1,609 @@
+#include "config.h"
+
+#include "src/supervisor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shared/clock.h"
+#include "shared/ipc.h"
+#include "shared/log.h"
+#include "src/spawn.h"
+
+#define TICK_S 1.0
+#define RECEIVE_BATCH 16
+#define REASON_BYTES 256
+
+struct slot {
+    struct supervisor *owner;
+    uint32_t index;
+    enum slot_phase phase;
+    const struct generation *generation; /* NULL when empty */
+    uint32_t place;
+    pid_t pid;      /* 0: no process */
+    int control_fd; /* -1: none */
+    struct ev_child child;
+    struct ev_io control;
+    struct ev_timer timer;
+    int64_t forked_at_ms;
+    bool was_ready;        /* this process */
+    bool told_reason;      /* this process said FAILED */
+    uint32_t young_deaths; /* in a row */
+    uint32_t start_deaths; /* before READY, in a row */
+    struct control_drain drain;
+    uint32_t unsent; /* bits of enum control_type: the pair was full */
+    char reason[REASON_BYTES];
+};
+
+struct supervisor {
+    struct ev_loop *loop;
+    struct supervisor_shared shared;
+    struct supervisor_events events;
+    void *data;
+    struct ev_timer tick;
+    int64_t last_tick_ms;
+    int64_t heartbeats_since_ms; /* earlier silence is not the workers' fault */
+    uint64_t restarts;
+    uint32_t slot_count;
+    struct slot slots[];
+};
+
+static void handle(struct slot *slot, enum slot_event event);
+
+/* ---- what a phase's end wants ---- */
+
+static void set_timer(struct slot *slot, double after_s)
+{
+    ev_timer_stop(slot->owner->loop, &slot->timer);
+    ev_timer_set(&slot->timer, after_s, 0.0);
+    ev_timer_start(slot->owner->loop, &slot->timer);
+}
+
+static void store_shared(const struct slot *slot)
+{
+    struct counters_slot *c = &slot->owner->shared.counters->slots[slot->index];
+    uint32_t number = slot->generation ? slot->generation->number : 0;
+    __atomic_store_n(&c->pid, (uint32_t)slot->pid, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->generation, number, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->state, (uint32_t)slots_shared_state(slot->phase), __ATOMIC_RELAXED);
+}
+
+static void close_control(struct slot *slot)
+{
+    if (slot->control_fd < 0)
+        return;
+    ev_io_stop(slot->owner->loop, &slot->control);
+    close(slot->control_fd);
+    slot->control_fd = -1;
+    slot->unsent = 0;
+}
+
+/* Everything a dead worker leaves in shared memory. */
+static void clean_column(struct slot *slot)
+{
+    const struct supervisor_shared *shared = &slot->owner->shared;
+    counters_retire(shared->counters, slot->index);
+    usertable_sweep(shared->users, slot->index);
+    usertable_sweep(shared->addresses, slot->index);
+}
+
+/* ---- messages ---- */
+
+static void send_control(struct slot *slot, enum control_type type)
+{
+    if (slot->control_fd < 0)
+        return;
+    const void *body = type == CONTROL_DRAIN ? &slot->drain : NULL;
+    size_t len = type == CONTROL_DRAIN ? sizeof(slot->drain) : 0;
+    int error = ipc_send(slot->control_fd, type, body, len, type == CONTROL_LOG ? log_fd() : -1);
+    slot->unsent &= ~(1u << type);
+    if (error == -EAGAIN)
+        slot->unsent |= 1u << type;
+    else if (error) /* it is ending; its link tells next */
+        log_debug("control-send-failed", "slot", LOG_INT(slot->index), "message",
+                  control_name(type), "error", log_errno(error));
+}
+
+static void send_unsent(struct slot *slot)
+{
+    for (enum control_type type = CONTROL_NONE; slot->unsent && type < CONTROL_TYPES; type++)
+        if (slot->unsent & (1u << type))
+            send_control(slot, type);
+}
+
+static void take_message(struct slot *slot, struct ipc_message *m)
+{
+    if (m->fd >= 0)
+        close(m->fd); /* no message of a worker has one yet */
+    switch (m->type) {
+    case CONTROL_READY:
+        handle(slot, SLOT_EVENT_READY);
+        break;
+    case CONTROL_FAILED:
+        slot->told_reason = true;
+        snprintf(slot->reason, sizeof(slot->reason), "%.*s", (int)m->body_len,
+                 (const char *)m->body);
+        handle(slot, SLOT_EVENT_FAILED);
+        break;
+    case CONTROL_DRAINED:
+        log_debug("worker-drained", "slot", LOG_INT(slot->index));
+        break;
+    default:
+        log_warning("control-unexpected", "slot", LOG_INT(slot->index), "message",
+                    control_name(m->type));
+    }
+}
+
+static void on_control(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    struct slot *slot = io->data;
+    struct ipc_message m;
+    (void)loop;
+    (void)events;
+    for (int i = 0; i < RECEIVE_BATCH && slot->control_fd >= 0; i++) {
+        int got = ipc_recv(slot->control_fd, &m);
+        if (!got)
+            return;
+        if (got < 0) {
+            if (got != -EPIPE)
+                log_warning("control-broken", "slot", LOG_INT(slot->index), "error",
+                            log_errno(got));
+            close_control(slot);
+            handle(slot, SLOT_EVENT_LINK_LOST);
+            return;
+        }
+        take_message(slot, &m);
+    }
+}
+
+/* ---- processes ---- */
+
+static void log_exit(const struct slot *slot, int status, bool is_expected)
+{
+    bool is_signal = WIFSIGNALED(status);
+    const char *number = is_signal ? LOG_INT(WTERMSIG(status)) : LOG_INT(WEXITSTATUS(status));
+    const char *signal_name = is_signal ? sigabbrev_np(WTERMSIG(status)) : NULL;
+    log_event(is_expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "worker-ended", "slot",
+              LOG_INT(slot->index), "pid", LOG_INT(slot->pid), "generation",
+              LOG_INT(slot->generation->number), is_signal ? "signal" : "status",
+              signal_name ? signal_name : number, "expected", is_expected ? "yes" : "no",
+              "lived_ms", LOG_INT(clock_mono_ms() - slot->forked_at_ms), (char *)NULL);
+}
+
+static void on_child(struct ev_loop *loop, struct ev_child *child, int events)
+{
+    struct slot *slot = child->data;
+    (void)events;
+    ev_child_stop(loop, child);
+    /* Its last words may still be in the pair. */
+    if (slot->control_fd >= 0)
+        on_control(loop, &slot->control, EV_READ);
+    close_control(slot);
+    log_exit(slot, child->rstatus,
+             slot->phase == SLOT_PHASE_DRAINING || slot->phase == SLOT_PHASE_STOPPING);
+    if (!*slot->reason)
+        snprintf(slot->reason, sizeof(slot->reason), "a worker ended before it was ready (%s %d)",
+                 WIFSIGNALED(child->rstatus) ? "signal" : "status",
+                 WIFSIGNALED(child->rstatus) ? WTERMSIG(child->rstatus)
+                                             : WEXITSTATUS(child->rstatus));
+    handle(slot, SLOT_EVENT_EXIT);
+}
+
+/* Forks the slot's worker. 0 or negative errno. */
+static int fork_worker(struct slot *slot)
+{
+    struct supervisor *s = slot->owner;
+    const struct generation *g = slot->generation;
+    bool is_tls = g->tls_certificate_pem != NULL;
+    size_t count = listeners_of_worker(g->listeners, slot->place, g->workers, is_tls, NULL, 0);
+    struct worker_listener *listeners = calloc(count ? count : 1, sizeof(*listeners));
+    int pair[2], pid = -ENOMEM;
+    if (!listeners)
+        return pid;
+    listeners_of_worker(g->listeners, slot->place, g->workers, is_tls, listeners, count);
+    pid = ipc_pair(pair);
+    if (pid) {
+        free(listeners);
+        return pid;
+    }
+    struct worker_start start = {.opt = g->opt,
+                                 .counters = s->shared.counters,
+                                 .users = s->shared.users,
+                                 .addresses = s->shared.addresses,
+                                 .token_keys = g->token_keys,
+                                 .keys = &g->keys,
+                                 .redis = &g->redis,
+                                 .listeners = listeners,
+                                 .listener_count = count,
+                                 .instance_id = s->shared.instance_id,
+                                 .demo_page = s->shared.demo_page,
+                                 .tls_certificate_pem = g->tls_certificate_pem,
+                                 .tls_key_pem = g->tls_key_pem,
+                                 .slot = slot->index,
+                                 .control_fd = pair[1]};
+    struct spawn spawn = {&start, s->shared.privileges, s->events.leave_loop, s->data};
+    pid = spawn_worker(&spawn);
+    free(listeners);
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        return pid;
+    }
+    slot->pid = pid;
+    slot->control_fd = pair[0];
+    return 0;
+}
+
+static void do_fork(struct slot *slot)
+{
+    slot->reason[0] = '\0';
+    slot->was_ready = slot->told_reason = false;
+    /* Of the dead worker before; the new one writes it from its first turn on. */
+    __atomic_store_n(&slot->owner->shared.counters->slots[slot->index].heartbeat_ms, 0,
+                     __ATOMIC_RELAXED);
+    int error = fork_worker(slot);
+    if (error) {
+        log_warning("fork-failed", "slot", LOG_INT(slot->index), "error", log_errno(error));
+        snprintf(slot->reason, sizeof(slot->reason), "cannot start a worker: %s",
+                 log_errno(error));
+    }
+    handle(slot, error ? SLOT_EVENT_FORK_FAILED : SLOT_EVENT_FORKED);
+}
+
+static void do_watch(struct slot *slot)
+{
+    struct ev_loop *loop = slot->owner->loop;
+    slot->forked_at_ms = clock_mono_ms();
+    ev_child_set(&slot->child, slot->pid, 0);
+    ev_child_start(loop, &slot->child);
+    ev_io_set(&slot->control, slot->control_fd, EV_READ);
+    ev_io_start(loop, &slot->control);
+    set_timer(slot, SUPERVISOR_START_S);
+    log_info("worker-started", "slot", LOG_INT(slot->index), "pid", LOG_INT(slot->pid),
+             "generation", LOG_INT(slot->generation->number));
+}
+
+static void do_kill(struct slot *slot, enum slot_event event)
+{
+    const char *cause = event == SLOT_EVENT_HUNG ? "no heartbeat" : "out of time";
+    log_warning("worker-killed", "slot", LOG_INT(slot->index), "pid", LOG_INT(slot->pid), "cause",
+                cause);
+    if (!*slot->reason && !slot->was_ready)
+        snprintf(slot->reason, sizeof(slot->reason), "a worker was not ready within %d s",
+                 (int)SUPERVISOR_START_S);
+    kill(slot->pid, SIGKILL);
+    set_timer(slot, SUPERVISOR_END_S);
+}
+
+static void tell_start_failed(struct slot *slot)
+{
+    struct supervisor *s = slot->owner;
+    s->events.on_start_failed(s->data, slot->generation->number, ++slot->start_deaths,
+                              slot->told_reason, slot->reason);
+}
+
+static void do_back_off(struct slot *slot)
+{
+    set_timer(slot, (double)slots_backoff_ms(++slot->young_deaths) / 1e3);
+    tell_start_failed(slot);
+}
+
+static void do_count_loss(struct slot *slot)
+{
+    struct supervisor *s = slot->owner;
+    bool was_young = clock_mono_ms() - slot->forked_at_ms < SLOTS_YOUNG_MS;
+    uint32_t *restarts = &s->shared.counters->slots[slot->index].restarts;
+    __atomic_store_n(restarts, *restarts + 1, __ATOMIC_RELAXED);
+    s->restarts++;
+    slot->young_deaths = was_young ? slot->young_deaths + 1 : 0;
+    clean_column(slot);
+    slot->pid = 0;
+    store_shared(slot);
+    int64_t wait_ms = slots_backoff_ms(slot->young_deaths);
+    log_notice("worker-restart", "slot", LOG_INT(slot->index), "in_ms", LOG_INT(wait_ms));
+    set_timer(slot, (double)wait_ms / 1e3);
+    if (!slot->was_ready)
+        tell_start_failed(slot);
+}
+
+static void do_retire(struct slot *slot)
+{
+    struct supervisor *s = slot->owner;
+    ev_timer_stop(s->loop, &slot->timer);
+    if (slot->pid)
+        clean_column(slot);
+    slot->pid = 0;
+    slot->generation = NULL;
+    slot->young_deaths = slot->start_deaths = 0;
+    store_shared(slot);
+    s->events.on_gone(s->data);
+}
+
+static void do_tell_ready(struct slot *slot)
+{
+    struct supervisor *s = slot->owner;
+    ev_timer_stop(s->loop, &slot->timer);
+    slot->was_ready = true;
+    slot->start_deaths = 0;
+    log_debug("worker-is-ready", "slot", LOG_INT(slot->index), "pid", LOG_INT(slot->pid),
+             "generation", LOG_INT(slot->generation->number), "after_ms",
+             LOG_INT(clock_mono_ms() - slot->forked_at_ms));
+    s->events.on_ready(s->data, slot->generation->number);
+}
+
+static void act(struct slot *slot, enum slot_action action, enum slot_event event)
+{
+    switch (action) {
+    case SLOT_DO_NOTHING:
+        break;
+    case SLOT_DO_FORK:
+        do_fork(slot);
+        break;
+    case SLOT_DO_WATCH:
+        do_watch(slot);
+        break;
+    case SLOT_DO_TELL_READY:
+        do_tell_ready(slot);
+        break;
+    case SLOT_DO_AWAIT_END:
+        set_timer(slot, SUPERVISOR_END_S);
+        break;
+    case SLOT_DO_SEND_DRAIN:
+        send_control(slot, CONTROL_DRAIN);
+        set_timer(slot, (double)slot->drain.over_ms / 1e3 + SUPERVISOR_DRAIN_EXTRA_S);
+        break;
+    case SLOT_DO_SEND_STOP:
+        send_control(slot, CONTROL_STOP);
+        set_timer(slot, SUPERVISOR_STOP_S);
+        break;
+    case SLOT_DO_KILL:
+        do_kill(slot, event);
+        break;
+    case SLOT_DO_BACK_OFF:
+        do_back_off(slot);
+        break;
+    case SLOT_DO_COUNT_LOSS:
+        do_count_loss(slot);
+        break;
+    case SLOT_DO_RETIRE:
+    case SLOT_DO_FORGET:
+        do_retire(slot);
+        break;
+    case SLOT_DO_REPORT_BUG:
+        log_error("slot-bug", "slot", LOG_INT(slot->index), "phase", slots_phase_name(slot->phase),
+                  "event", slots_event_name(event));
+        break;
+    }
+}
+
+static void handle(struct slot *slot, enum slot_event event)
+{
+    struct slot_step step = slots_step(slot->phase, event);
+    slot->phase = step.phase;
+    if (slot->pid) /* what has no process is told once it is cleaned */
+        store_shared(slot);
+    act(slot, step.action, event);
+}
+
+/* ---- time ---- */
+
+static void on_timer(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    handle(timer->data, SLOT_EVENT_TIMER);
+}
+
+static bool is_hung(const struct supervisor *s, const struct slot *slot, int64_t now_ms)
+{
+    if (slot->phase != SLOT_PHASE_READY && slot->phase != SLOT_PHASE_DRAINING)
+        return false;
+    const uint64_t *heartbeat = &s->shared.counters->slots[slot->index].heartbeat_ms;
+    int64_t last_ms = (int64_t)__atomic_load_n(heartbeat, __ATOMIC_RELAXED);
+    if (last_ms < s->heartbeats_since_ms)
+        last_ms = s->heartbeats_since_ms;
+    if (last_ms < slot->forked_at_ms)
+        last_ms = slot->forked_at_ms;
+    return now_ms - last_ms > (int64_t)(SUPERVISOR_HEARTBEAT_S * 1e3);
+}
+
+static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct supervisor *s = timer->data;
+    int64_t now_ms = clock_mono_ms();
+    (void)loop;
+    (void)events;
+    /* When we were held up ourselves (a stopped process group, a paused machine), the workers were,
+     * too. */
+    if (now_ms - s->last_tick_ms > (int64_t)(5 * TICK_S * 1e3))
+        s->heartbeats_since_ms = now_ms;
+    s->last_tick_ms = now_ms;
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        send_unsent(&s->slots[i]);
+        if (is_hung(s, &s->slots[i], now_ms))
+            handle(&s->slots[i], SLOT_EVENT_HUNG);
+    }
+}
+
+/* ---- orders ---- */
+
+static bool belongs(const struct slot *slot, uint32_t generation)
+{
+    return slot->generation && slot->generation->number == generation;
+}
+
+int supervisor_start(struct supervisor *s, const struct generation *g)
+{
+    uint32_t place = 0;
+    if (s->slot_count - supervisor_in_use(s) < g->workers)
+        return -ENOSPC;
+    for (uint32_t i = 0; i < s->slot_count && place < g->workers; i++) {
+        struct slot *slot = &s->slots[i];
+        if (slot->phase != SLOT_PHASE_EMPTY)
+            continue;
+        slot->generation = g;
+        slot->place = place++;
+    }
+    /* Only now: a start that fails at once may call back and end the whole generation. */
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].generation == g && s->slots[i].phase == SLOT_PHASE_EMPTY)
+            handle(&s->slots[i], SLOT_EVENT_START);
+    return 0;
+}
+
+/* A slot that was meant for the generation and has not even been tried. */
+static void unassign(struct slot *slot)
+{
+    if (slot->phase == SLOT_PHASE_EMPTY)
+        slot->generation = NULL;
+}
+
+void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms, bool is_restart)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct slot *slot = &s->slots[i];
+        if (!belongs(slot, generation))
+            continue;
+        if (slot->phase == SLOT_PHASE_READY)
+            slot->drain = (struct control_drain){.over_ms = over_ms, .restart = is_restart};
+        handle(slot, SLOT_EVENT_DRAIN);
+        unassign(slot);
+    }
+}
+
+void supervisor_stop(struct supervisor *s, uint32_t generation)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        if (!belongs(&s->slots[i], generation))
+            continue;
+        handle(&s->slots[i], SLOT_EVENT_STOP);
+        unassign(&s->slots[i]);
+    }
+}
+
+void supervisor_stop_all(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        handle(&s->slots[i], SLOT_EVENT_STOP);
+        unassign(&s->slots[i]);
+    }
+}
+
+void supervisor_drain_all(struct supervisor *s, int64_t over_ms)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].generation)
+            supervisor_drain(s, s->slots[i].generation->number, over_ms, false);
+}
+
+void supervisor_send_log(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count && log_fd() >= 0; i++)
+        send_control(&s->slots[i], CONTROL_LOG);
+}
+
+/* ---- questions ---- */
+
+uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum slot_phase phase)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        n += s->slots[i].phase == phase && belongs(&s->slots[i], generation);
+    return n;
+}
+
+bool supervisor_has(const struct supervisor *s, const struct generation *g)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].generation == g)
+            return true;
+    return false;
+}
+
+uint32_t supervisor_in_use(const struct supervisor *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        n += s->slots[i].phase != SLOT_PHASE_EMPTY;
+    return n;
+}
+
+bool supervisor_is_empty(const struct supervisor *s)
+{
+    return !supervisor_in_use(s);
+}
+
+uint64_t supervisor_restarts(const struct supervisor *s)
+{
+    return s->restarts;
+}
+
+bool supervisor_worker(const struct supervisor *s, uint32_t index, struct supervisor_worker *out)
+{
+    const struct slot *slot = index < s->slot_count ? &s->slots[index] : NULL;
+    if (!slot || slot->phase == SLOT_PHASE_EMPTY)
+        return false;
+    *out = (struct supervisor_worker){.slot = index,
+                                      .place = slot->place,
+                                      .generation = slot->generation->number,
+                                      .restarts = s->shared.counters->slots[index].restarts,
+                                      .pid = slot->pid,
+                                      .phase = slot->phase,
+                                      .uptime_ms = slot->pid ? clock_mono_ms() - slot->forked_at_ms
+                                                             : 0};
+    return true;
+}
+
+/* ---- life ---- */
+
+static void init_slot(struct supervisor *s, uint32_t index)
+{
+    struct slot *slot = &s->slots[index];
+    slot->owner = s;
+    slot->index = index;
+    slot->control_fd = -1;
+    ev_child_init(&slot->child, on_child, 0, 0);
+    ev_io_init(&slot->control, on_control, -1, EV_READ);
+    ev_timer_init(&slot->timer, on_timer, 0.0, 0.0);
+    slot->child.data = slot->control.data = slot->timer.data = slot;
+}
+
+struct supervisor *supervisor_new(struct ev_loop *loop, const struct supervisor_shared *shared,
+                                  const struct supervisor_events *events, void *data)
+{
+    uint32_t count = shared->counters->head->slots;
+    struct supervisor *s = calloc(1, sizeof(*s) + count * sizeof(struct slot));
+    if (!s)
+        return NULL;
+    s->loop = loop;
+    s->shared = *shared;
+    s->events = *events;
+    s->data = data;
+    s->slot_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        init_slot(s, i);
+    s->last_tick_ms = clock_mono_ms();
+    ev_timer_init(&s->tick, on_tick, TICK_S, TICK_S);
+    s->tick.data = s;
+    ev_timer_start(loop, &s->tick);
+    return s;
+}
+
+void supervisor_free(struct supervisor *s)
+{
+    if (!s)
+        return;
+    ev_timer_stop(s->loop, &s->tick);
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct slot *slot = &s->slots[i];
+        ev_timer_stop(s->loop, &slot->timer);
+        ev_child_stop(s->loop, &slot->child);
+        close_control(slot);
+    }
+    free(s);
+}

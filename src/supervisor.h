@@ -1,0 +1,93 @@
+/*
+ * supervisor.h - the worker processes: forks them, hears them, replaces those that die, ends them
+ * in time.
+ *
+ * Master only. slots.c decides, this file does. Owns one slot for each column of the shared memory,
+ * the control pair of each worker, and its timers. Knows nothing of why a generation comes or goes:
+ * master.c and reload.c do.
+ */
+#ifndef BELFRY_SRC_SUPERVISOR_H
+#define BELFRY_SRC_SUPERVISOR_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "shared/counters.h"
+#include "shared/usertable.h"
+#include "src/generation.h"
+#include "src/privileges.h"
+#include "src/slots.h"
+
+/* Times, in seconds. */
+#define SUPERVISOR_START_S 30.0      /* a worker that is not READY by then is killed */
+#define SUPERVISOR_STOP_S 4.5        /* a worker that was told to stop is killed then */
+#define SUPERVISOR_DRAIN_EXTRA_S 10.0 /* beyond drain-time */
+#define SUPERVISOR_END_S 5.0         /* a worker that is ending unasked is killed then */
+#define SUPERVISOR_HEARTBEAT_S 20.0  /* a worker whose loop has not turned for so long is killed */
+
+struct supervisor;
+
+/* What all workers are given, whichever their generation; borrowed. */
+struct supervisor_shared {
+    struct counters *counters;
+    struct usertable *users;
+    struct usertable *addresses;
+    const struct privileges *privileges;
+    const char *instance_id;
+    const char *demo_page; /* NULL: none */
+};
+
+/* Told from the loop; each may call back into the supervisor. */
+struct supervisor_events {
+    void (*on_ready)(void *data, uint32_t generation);
+    /* A worker of the generation ended before it was ready; attempts counts this start's. */
+    void (*on_start_failed)(void *data, uint32_t generation, uint32_t attempts, bool is_told,
+                            const char *reason);
+    /* A worker ended as asked. */
+    void (*on_gone)(void *data);
+    /* In a fresh child: see spawn.h. */
+    void (*leave_loop)(void *data);
+};
+
+struct supervisor *supervisor_new(struct ev_loop *loop, const struct supervisor_shared *shared,
+                                  const struct supervisor_events *events, void *data);
+void supervisor_free(struct supervisor *s); /* only when supervisor_is_empty, or in a child */
+
+/* Starts all workers of a generation (borrowed until all of them are gone). 0, or -ENOSPC when too
+ * few slots are empty. Failing forks are tried again with back-off and reported as
+ * on_start_failed. */
+int supervisor_start(struct supervisor *s, const struct generation *g);
+/* Ends the workers of one generation: bit by bit (over_ms; is_restart: 1012 or drop), or at
+ * once. */
+void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms, bool is_restart);
+void supervisor_stop(struct supervisor *s, uint32_t generation);
+void supervisor_stop_all(struct supervisor *s);
+void supervisor_drain_all(struct supervisor *s, int64_t over_ms);
+/* Sends the log file of this process to every worker. */
+void supervisor_send_log(struct supervisor *s);
+bool supervisor_is_empty(const struct supervisor *s);
+/* Workers of a generation in a phase. */
+uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum slot_phase phase);
+/* True while a slot still needs the generation. */
+bool supervisor_has(const struct supervisor *s, const struct generation *g);
+/* Slots not empty, whatever the generation. */
+uint32_t supervisor_in_use(const struct supervisor *s);
+
+struct supervisor_worker {
+    uint32_t slot;
+    uint32_t place;
+    uint32_t generation;
+    uint32_t restarts;
+    pid_t pid; /* 0 in SLOT_PHASE_BACKOFF */
+    enum slot_phase phase;
+    int64_t uptime_ms;
+};
+/* One slot in use; false when the slot is empty. */
+bool supervisor_worker(const struct supervisor *s, uint32_t slot, struct supervisor_worker *out);
+/* Unasked deaths since the start. */
+uint64_t supervisor_restarts(const struct supervisor *s);
+
+#endif
