@@ -13,21 +13,35 @@ unit_tests = \
     tests/unit/check_commands \
     tests/unit/check_counters \
     tests/unit/check_ctl_events \
+    tests/unit/check_dev \
+    tests/unit/check_emit \
     tests/unit/check_events \
     tests/unit/check_filter \
     tests/unit/check_frame \
+    tests/unit/check_handshake \
     tests/unit/check_http \
+    tests/unit/check_hub \
     tests/unit/check_ipc \
     tests/unit/check_json \
     tests/unit/check_keys \
+    tests/unit/check_listeners \
     tests/unit/check_log \
     tests/unit/check_merge \
     tests/unit/check_message \
+    tests/unit/check_notify \
     tests/unit/check_options \
     tests/unit/check_options_check \
     tests/unit/check_outq \
+    tests/unit/check_privileges \
+    tests/unit/check_publish \
+    tests/unit/check_recent \
+    tests/unit/check_redislink \
     tests/unit/check_redisurl \
+    tests/unit/check_session \
+    tests/unit/check_slots \
     tests/unit/check_text \
+    tests/unit/check_token \
+    tests/unit/check_token_keys \
     tests/unit/check_usertable \
     tests/unit/check_uuid7 \
     tests/unit/check_wheel \
@@ -51,6 +65,10 @@ e2e_tests = \
     tests/e2e/test_handshake.py \
     tests/e2e/test_http.py \
     tests/e2e/test_libbelfry.py \
+    tests/e2e/test_limits.py \
+    tests/e2e/test_metrics.py \
+    tests/e2e/test_processes.py \
+    tests/e2e/test_redis_faults.py \
     tests/e2e/test_tokens.py
 
 TESTS += $(e2e_tests)
@@ -85,7 +103,9 @@ test_support = \
     tests/example_emit.c \
     tests/lint/lib.sh \
     tests/unit/options_fixture.h \
-    tests/unit/run
+    tests/unit/redis_server.h \
+    tests/unit/run \
+    tests/unit/token_maker.h
 
 EXTRA_DIST += \
     $(e2e_tests) \

@@ -1,0 +1,876 @@
+"""What the end-to-end tests stand on: a private redis-server, the real belfryd, foreign clients.
+
+Every wait is bounded and ends by an event: an answer, a log line, a message, the end of a process.
+Every process is ended by its own pid. Works with python3-websockets 10 to 15.
+"""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+import uuid
+
+import jwt
+import redis as redis_client
+import websockets
+
+BELFRYD = os.environ.get("BELFRYD", "./belfryd")
+BELFRYCTL = os.environ.get("BELFRYCTL", "./belfryctl")
+SECRET = "an end-to-end secret that is long enough for HS256"
+TIMEOUT = float(os.environ.get("BELFRY_TEST_TIMEOUT", "10"))
+SANITIZER = re.compile(
+    r"(AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|ThreadSanitizer|runtime error:)")
+
+_everything = []  # what has to be ended when the tests end, whatever happens
+
+
+class Failure(AssertionError):
+    """Something that did not come in time, or came when it must not."""
+
+
+def deadline(seconds=None):
+    end = time.monotonic() + (TIMEOUT if seconds is None else seconds)
+    return lambda: end - time.monotonic()
+
+
+def eventually(check, what, seconds=None, step=0.02):
+    """The first true result of check, which asks a process that offers no event to wait for."""
+    left = deadline(seconds)
+    while True:
+        result = check()
+        if result:
+            return result
+        if left() <= 0:
+            raise Failure("not in time: " + what)
+        time.sleep(step)
+
+
+async def eventually_async(check, what, seconds=None, step=0.02):
+    left = deadline(seconds)
+    while True:
+        result = check()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
+        if left() <= 0:
+            raise Failure("not in time: " + what)
+        await asyncio.sleep(step)
+
+
+def utc(offset_s=0.0):
+    """ISO 8601 with microseconds and Z, now or so many seconds from now."""
+    now = time.time() + offset_s
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%06dZ" % (now % 1 * 1e6)
+
+
+def unique(prefix="u"):
+    return "%s-%s" % (prefix, uuid.uuid4().hex[:12])
+
+
+# ---- tokens -------------------------------------------------------------------------------------
+
+
+def token(user="alice", admin=False, ttl=600, secret=SECRET, algorithm="HS256", headers=None,
+          **claims):
+    """claims are added last; a claim of None is left out."""
+    body = {"sub": user, "iat": int(time.time()), "exp": int(time.time() + ttl)}
+    if admin:
+        body["role"] = "admin"
+    body.update(claims)
+    body = {name: value for name, value in body.items() if value is not None}
+    # PyJWT 2.10 wants sub to be a string; that is a rule of its own, and ours to test without it.
+    if isinstance(body.get("sub", ""), str):
+        return jwt.encode(body, secret, algorithm=algorithm, headers=headers)
+    return sign_by_hand(body, secret)
+
+
+def part(value):
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def sign_by_hand(claims, secret=SECRET, header=None):
+    """A token as no library would make it: any header, any claims, HMAC-SHA256."""
+    import hashlib
+    import hmac
+    signed = part(header or {"alg": "HS256", "typ": "JWT"}) + "." + part(claims)
+    key = secret if isinstance(secret, bytes) else secret.encode()
+    return signed + "." + part(hmac.new(key, signed.encode(), hashlib.sha256).digest())
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+class Process:
+    """A child with its stderr collected; ended by pid, at the latest when the tests end."""
+
+    def __init__(self, name):
+        self.name = name
+        self.child = None
+        self.lines = []
+        self.news = threading.Condition()
+        self.reader = None
+        _everything.append(self)
+
+    def spawn(self, argv, env=None, pipe="stderr"):
+        self.child = subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipe == "stdout" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if pipe == "stderr" else subprocess.STDOUT)
+        self.follow(getattr(self.child, pipe))
+
+    def follow(self, stream):
+        self.reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self.reader.start()
+
+    def _read(self, stream):
+        with stream:
+            for raw in stream:
+                with self.news:
+                    self.lines.append(raw.decode("utf-8", "replace").rstrip("\n"))
+                    self.news.notify_all()
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def is_running(self):
+        return self.child is not None and self.child.poll() is None
+
+    def signal(self, number):
+        self.child.send_signal(number)
+
+    def wait(self, seconds=None):
+        """Exit code; negative for a signal."""
+        try:
+            code = self.child.wait(TIMEOUT if seconds is None else seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure("%s did not end in time" % self.name) from None
+        self.reader.join(2)
+        return code
+
+    def mark(self):
+        """A place in the log, for wait_log(after=...)."""
+        with self.news:
+            return len(self.lines)
+
+    def wait_log(self, pattern, seconds=None, after=0):
+        """The first log line with pattern in it; the match object's line."""
+        left = deadline(seconds)
+        with self.news:
+            at = after
+            while True:
+                while at < len(self.lines):
+                    if re.search(pattern, self.lines[at]):
+                        return self.lines[at]
+                    at += 1
+                if left() <= 0 or (not self.is_running() and not self.reader.is_alive()):
+                    raise Failure("%s: no log line with %r" % (self.name, pattern))
+                self.news.wait(min(0.1, max(0.0, left())))
+
+    def log_text(self, after=0):
+        with self.news:
+            return "\n".join(self.lines[after:])
+
+    def end(self):
+        """Without complaint; used by the clean-up."""
+        if self.is_running():
+            with contextlib.suppress(ProcessLookupError):
+                self.child.send_signal(signal.SIGCONT)
+                self.child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(5)
+        if self in _everything:
+            _everything.remove(self)
+
+
+def end_everything():
+    for process in list(_everything):
+        process.end()
+
+
+def running():
+    return list(_everything)
+
+
+def make_directory():
+    """Short (a unix socket's path has 107 bytes), and open to the user the workers become."""
+    path = tempfile.mkdtemp(prefix="belfry-", dir="/tmp")
+    os.chmod(path, 0o755)
+    return path
+
+
+def remove_directory(path):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Redis(Process):
+    """A private redis-server on a unix socket (and a TCP port when asked)."""
+
+    def __init__(self, tcp=False, appendonly=False, password=None, arguments=()):
+        super().__init__("redis-server")
+        self.directory = make_directory()
+        self.path = os.path.join(self.directory, "redis.sock")
+        self.port = free_port() if tcp else 0
+        self.appendonly = appendonly
+        self.password = password
+        self.arguments = list(arguments)
+        self._client = None
+        self.start()
+
+    def start(self):
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        argv = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path,
+                "--unixsocketperm", "777", "--dir", self.directory, "--save", "",
+                "--appendonly", "yes" if self.appendonly else "no", "--appendfsync", "always",
+                "--daemonize", "no"] + self.arguments
+        if self.password:
+            argv += ["--requirepass", self.password]
+        self.spawn(argv, pipe="stdout")
+        self._client = None
+        eventually(self._answers, "redis-server answers")
+
+    def _answers(self):
+        if not self.is_running():
+            raise Failure("redis-server ended:\n" + self.log_text())
+        try:
+            return self.client.ping()
+        except redis_client.RedisError:
+            return False
+
+    @property
+    def client(self):
+        if self._client is None:
+            self._client = redis_client.Redis(unix_socket_path=self.path, password=self.password,
+                                              socket_timeout=TIMEOUT)
+        return self._client
+
+    @property
+    def url(self):
+        if self.password:
+            return "unix://:%s@%s" % (self.password, self.path)
+        return "unix://" + self.path
+
+    def kill(self):
+        self.child.kill()
+        self.wait()
+
+    def restart(self):
+        if self.is_running():
+            self.kill()
+        self.start()
+
+    def pause(self):
+        self.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def end(self):
+        super().end()
+        remove_directory(self.directory)
+
+
+# ---- producers: a backend that knows nothing of Belfry ------------------------------------------
+
+
+def message(kind="NOTIFICATION", user=None, payload=None, id=None, at=0.0, **more):
+    body = {"id": id or str(uuid.uuid4()), "type": kind, "timestamp": utc(at)}
+    if user is not None:
+        body["user_id"] = user
+    body["payload"] = {} if payload is None else payload
+    body.update(more)
+    return body
+
+
+def text_of(body):
+    return body if isinstance(body, (str, bytes)) else json.dumps(body)
+
+
+def store(redis, user, *bodies, size=100, ttl=604800):
+    """What plain producers do first; the commands are separate on purpose."""
+    key = "notifications:%s" % user
+    for body in bodies:
+        redis.client.lpush(key, text_of(body))
+        redis.client.ltrim(key, 0, size - 1)
+        redis.client.expire(key, ttl)
+
+
+def publish(redis, user, body):
+    """What they do second. Returns how many subscribers heard it."""
+    channel = "ws:user:%s" % user
+    if isinstance(body, dict):
+        body = dict(body, channel=channel)
+    return redis.client.publish(channel, text_of(body))
+
+
+def produce(redis, user, *bodies):
+    for body in bodies:
+        store(redis, user, body)
+        publish(redis, user, body)
+
+
+def broadcast(redis, body):
+    if isinstance(body, dict):
+        body = dict(body, channel="ws:broadcast")
+    return redis.client.publish("ws:broadcast", text_of(body))
+
+
+# ---- the server ---------------------------------------------------------------------------------
+
+
+class Belfry(Process):
+    """The real belfryd with a configuration file of its own.
+
+    Options are given with '_' for '-'; a list repeats the option, None leaves a default out.
+    """
+
+    def __init__(self, redis=None, start=True, secret=SECRET, **options):
+        super().__init__("belfryd")
+        self.directory = make_directory()
+        self.config = os.path.join(self.directory, "belfry.conf")
+        self.control = os.path.join(self.directory, "control.sock")
+        self.secret_file = os.path.join(self.directory, "secret")
+        with open(self.secret_file, "w", encoding="utf-8") as f:
+            f.write(secret + "\n")
+        os.chmod(self.secret_file, 0o600)
+        self.redis = redis
+        self.options = {"listen": "127.0.0.1:0", "workers": "2", "control_socket": self.control,
+                        "jwt_secret_file": self.secret_file, "log_level": "debug",
+                        "redis_probe_interval": "1s"}
+        if redis is not None:
+            self.options["redis_url"] = redis.url
+        self.options.update(options)
+        self.addresses = []
+        self.metrics_address = None
+        self.generation = None
+        self.write_config()
+        if start:
+            self.start()
+
+    def write_config(self, **changes):
+        self.options.update(changes)
+        with open(self.config, "w", encoding="utf-8") as f:
+            for name, value in self.options.items():
+                for one in value if isinstance(value, (list, tuple)) else [value]:
+                    if one is not None:
+                        f.write("%s = %s\n" % (name.replace("_", "-"), one))
+
+    def environment(self):
+        return {name: value for name, value in os.environ.items()
+                if not name.startswith("BELFRY_")}
+
+    def start(self, *arguments, wait=True):
+        self.spawn([BELFRYD, "--config", self.config, *arguments], env=self.environment())
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds=None):
+        """Every worker is ready, and a client is answered."""
+        status = self.wait_status(
+            lambda s: s["state"] == "running" and s["workers"] and all(
+                w["state"] == "ready" for w in s["workers"]), "all workers ready", seconds)
+        self.addresses = status["listen"]
+        self.metrics_address = status["metrics_listen"]
+        self.generation = status["generation"]
+        if not self.is_tls():
+            assert self.http("GET", "/ws/health?live").status == 200
+        return status
+
+    def wait_healthy(self, seconds=None):
+        return eventually(lambda: self.health().status == 200 and self.health().json,
+                          "healthy", seconds)
+
+    def is_tls(self):
+        return bool(self.options.get("tls_certificate"))
+
+    def wait_status(self, check, what, seconds=None):
+        def look():
+            if not self.is_running():
+                self.reader.join(2)
+                raise Failure("belfryd ended with %d:\n%s" % (self.child.returncode,
+                                                              self.log_text()))
+            status = self.status()
+            return status if status and check(status) else None
+        return eventually(look, what, seconds)
+
+    def ask(self, request, seconds=None):
+        """One request to the control socket; None while nobody listens there."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(TIMEOUT if seconds is None else seconds)
+            try:
+                s.connect(self.control)
+                s.sendall(request.encode() + b"\n")
+                answer = b""
+                while not answer.endswith(b"\n"):
+                    got = s.recv(65536)
+                    if not got:
+                        return None
+                    answer += got
+            except (FileNotFoundError, ConnectionError):
+                return None
+        return json.loads(answer)
+
+    def status(self):
+        return self.ask("status")
+
+    def worker_pids(self):
+        return sorted(w["pid"] for w in self.status()["workers"] if w["state"] == "ready")
+
+    # -- addresses
+
+    def address(self, index=0):
+        """(family, socket address) of a listener."""
+        return parse_address(self.addresses[index])
+
+    @property
+    def port(self):
+        return self.address()[1][1]
+
+    def connect(self, index=0, seconds=None):
+        """A plain socket to a listener."""
+        return connect(self.address(index), seconds)
+
+    # -- HTTP
+
+    def http(self, method, path, body=None, headers=None, token=None, seconds=None):
+        headers = dict(headers or {})
+        if token:
+            headers["Authorization"] = "Bearer " + token
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        if isinstance(body, str):
+            body = body.encode()
+        return ask_once(self.address(), method, path, body, headers, seconds)
+
+    def health(self):
+        return self.http("GET", "/ws/health")
+
+    def stats(self, user="root"):
+        answer = self.http("GET", "/ws/stats", token=token(user, admin=True))
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def metrics(self, path="/metrics"):
+        return ask_once(parse_address(self.metrics_address), "GET", path)
+
+    # -- the end
+
+    def stop(self, number=signal.SIGTERM, seconds=8):
+        """Ends it as asked; it must have nothing to complain of."""
+        if self.is_running():
+            self.signal(number)
+        code = self.wait(seconds)
+        self.check_log()
+        assert code == 0, "belfryd ended with %d" % code
+        return code
+
+    def check_log(self):
+        found = SANITIZER.search(self.log_text())
+        if found:
+            raise Failure("%s in the server's output:\n%s" % (found.group(0), self.log_text()))
+
+    def end(self):
+        super().end()
+        remove_directory(self.directory)
+
+
+def parse_address(text):
+    if text.startswith("unix:"):
+        return socket.AF_UNIX, text[5:]
+    host, port = text.rsplit(":", 1)
+    if host.startswith("["):
+        return socket.AF_INET6, (host[1:-1], int(port))
+    return socket.AF_INET, (host, int(port))
+
+
+def connect(address, seconds=None):
+    family, where = address
+    s = socket.socket(family)
+    s.settimeout(TIMEOUT if seconds is None else seconds)
+    s.connect(where)
+    return s
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+
+def ask_http(connection, method, path, body=None, headers=None):
+    connection.request(method, path, body=body, headers=headers or {})
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())
+
+
+def ask_once(address, method, path, body=None, headers=None, seconds=None):
+    """One request over a connection of its own; the socket may be of any family."""
+    connection = http.client.HTTPConnection("localhost")
+    with contextlib.closing(connection):
+        connection.sock = connect(address, seconds)
+        return ask_http(connection, method, path, body, headers)
+
+
+def raw_http(sock, request):
+    """Sends bytes, reads one whole answer. The socket stays open."""
+    sock.sendall(request)
+    return read_answer(sock)
+
+
+def read_answer(sock, with_body=True):
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    return Answer(response.status, response.headers, response.read() if with_body else b"")
+
+
+def read_to_end(sock):
+    """What comes until the peer closes; a reset is an end, too."""
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while True:
+            piece = sock.recv(65536)
+            if not piece:
+                break
+            got += piece
+    return got
+
+
+ERROR_FIELDS = {"error", "message", "error_code", "status_code", "timestamp", "path", "request_id"}
+
+
+def assert_error(answer, status, code=None):
+    """The one form of error bodies (contract: HTTP endpoints)."""
+    assert answer.status == status, (answer.status, answer.body)
+    body = answer.json
+    assert ERROR_FIELDS <= set(body), body
+    assert body["error"] is True
+    assert body["status_code"] == status
+    assert isinstance(body["message"], str) and body["message"]
+    if code:
+        assert body["error_code"] == code, body
+    assert answer.headers["X-Request-ID"] == body["request_id"]
+    assert answer.headers["Content-Type"].startswith("application/json")
+    return body
+
+
+# ---- clients ------------------------------------------------------------------------------------
+
+_connect_arguments = inspect.signature(websockets.connect.__init__
+                                       if inspect.isclass(websockets.connect)
+                                       else websockets.connect).parameters
+_headers_argument = ("additional_headers" if "additional_headers" in _connect_arguments
+                     else "extra_headers")
+
+
+class Refused(Exception):
+    """The handshake was answered with something else than 101."""
+
+    def __init__(self, status, headers):
+        super().__init__("HTTP %d" % status)
+        self.status = status
+        self.headers = headers
+
+
+class Client:
+    """One device, on python3-websockets."""
+
+    def __init__(self, ws):
+        self.ws = ws
+        self.sync = None
+        self.seen = []  # every message that came, in order
+
+    @classmethod
+    async def open(cls, server, user=None, token_text=None, query=None, headers=None, index=0,
+                   path="/ws", subprotocols=None, origin=None, tls=None, no_token=False,
+                   **arguments):
+        """Connects; a token for user goes into the query, unless another way is taken."""
+        query = dict(query or {})
+        if token_text is None and user is not None and not no_token:
+            token_text = token(user)
+        if token_text is not None:
+            query["token"] = token_text
+        uri = "%s://%s%s" % ("wss" if tls else "ws", uri_host(server.addresses[index]), path)
+        if query:
+            uri += "?" + urllib.parse.urlencode(query)
+        arguments.setdefault("open_timeout", TIMEOUT)
+        arguments.setdefault("close_timeout", TIMEOUT)
+        arguments.setdefault("ping_interval", None)
+        arguments.setdefault("max_size", None)
+        if "proxy" in _connect_arguments:
+            arguments["proxy"] = None
+        if headers:
+            arguments[_headers_argument] = headers
+        if tls:
+            arguments["ssl"] = tls
+        family, where = server.address(index)
+        connect = websockets.connect
+        if family == socket.AF_UNIX:
+            connect, arguments["path"] = websockets.unix_connect, where
+        try:
+            if family == socket.AF_UNIX:
+                ws = await connect(uri=uri, subprotocols=subprotocols, origin=origin, **arguments)
+            else:
+                ws = await connect(uri, subprotocols=subprotocols, origin=origin, **arguments)
+        except websockets.exceptions.InvalidHandshake as e:
+            response = getattr(e, "response", None)
+            if response is not None:
+                raise Refused(response.status_code, response.headers) from None
+            if hasattr(e, "status_code"):
+                raise Refused(e.status_code, e.headers) from None
+            raise
+        return cls(ws)
+
+    @classmethod
+    async def attach(cls, server, user=None, **arguments):
+        """Connects and waits until FULL_SYNC came."""
+        client = await cls.open(server, user, **arguments)
+        client.sync = await client.expect("FULL_SYNC")
+        return client
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.close()
+
+    async def raw(self, seconds=None):
+        """The next message as it came."""
+        wait = TIMEOUT if seconds is None else seconds
+        try:
+            return await asyncio.wait_for(self.ws.recv(), wait)
+        except asyncio.TimeoutError:
+            raise Failure("no message within %.1f s; before it: %s" % (
+                wait, [m.get("type") for m in self.seen][-10:])) from None
+
+    async def next(self, seconds=None):
+        body = json.loads(await self.raw(seconds))
+        self.seen.append(body)
+        return body
+
+    async def expect(self, kind, seconds=None):
+        """The next message, which must be of this type in any case."""
+        body = await self.next(seconds)
+        assert body["type"].upper() == kind.upper(), "%s instead of %s: %s" % (
+            body["type"], kind, json.dumps(body)[:600])
+        return body
+
+    async def take(self, count, seconds=None):
+        return [await self.next(seconds) for _ in range(count)]
+
+    async def until(self, check, seconds=None):
+        """All messages up to the first for which check is true, that one included."""
+        left = deadline(seconds)
+        got = []
+        while True:
+            got.append(await self.next(max(0.05, left())))
+            if check(got[-1]):
+                return got
+
+    async def nothing(self, seconds=0.0):
+        """Nothing waits: what a ping brings back is its pong, which follows what was queued."""
+        if seconds:
+            await asyncio.sleep(seconds)
+        mark = unique("ping")
+        await self.send({"type": "ping", "payload": {"client_time": mark}})
+        body = await self.next()
+        assert body["type"] == "pong" and body["payload"]["client_time"] == mark, body
+
+    async def send(self, body):
+        await self.ws.send(body if isinstance(body, (str, bytes)) else json.dumps(body))
+
+    async def command(self, kind, payload=None, seconds=None):
+        """Sends a command and returns the next message."""
+        body = {"type": kind}
+        if payload is not None:
+            body["payload"] = payload
+        await self.send(body)
+        return await self.next(seconds)
+
+    async def closed(self, seconds=None):
+        """(code, reason) of the close that comes; code 1006 when TCP ended without one."""
+        left = deadline(seconds)
+        try:
+            while True:
+                body = await asyncio.wait_for(self.ws.recv(), max(0.01, left()))
+                self.seen.append(json.loads(body))
+        except asyncio.TimeoutError:
+            raise Failure("was not closed") from None
+        except websockets.exceptions.ConnectionClosed as e:
+            return (e.rcvd.code, e.rcvd.reason) if e.rcvd else (1006, "")
+
+    async def close(self):
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.ws.close(), TIMEOUT)
+
+    async def vanish(self):
+        """The network is gone: TCP ends without a close frame."""
+        self.ws.transport.abort()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.ws.wait_closed(), TIMEOUT)
+
+
+def uri_host(address):
+    return "localhost" if address.startswith("unix:") else address
+
+
+def ids(messages):
+    return [m.get("id") for m in messages]
+
+
+def kinds(messages):
+    return [m["type"] for m in messages]
+
+
+class RawClient:
+    """A WebSocket client that may break every rule. RFC 6455, section 5."""
+
+    KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+    ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+    def __init__(self, server, query="", path="/ws", headers=(), index=0, receive_buffer=None,
+                 after=b""):
+        """after: bytes sent in the same packet as the request."""
+        family, where = server.address(index)
+        self.sock = socket.socket(family)
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(where)
+        self.sock.sendall(self.request(path, query, headers) + after)
+        self.buffer = b""
+        head = self._head()
+        self.status = int(head.split(b" ", 2)[1])
+        self.head = head.decode("latin-1")
+
+    @classmethod
+    def request(cls, path="/ws", query="", headers=(), version=13, key=KEY):
+        lines = ["GET %s%s HTTP/1.1" % (path, "?" + query if query else ""), "Host: localhost",
+                 "Upgrade: websocket", "Connection: Upgrade",
+                 "Sec-WebSocket-Version: %s" % version]
+        if key is not None:
+            lines.append("Sec-WebSocket-Key: " + key)
+        return ("\r\n".join(lines + list(headers)) + "\r\n\r\n").encode()
+
+    @classmethod
+    def frame(cls, opcode, payload=b"", fin=True, rsv=0, masked=True, claim=None):
+        """claim: the length the header tells, instead of the true one."""
+        payload = payload.encode() if isinstance(payload, str) else payload
+        length = len(payload) if claim is None else claim
+        head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
+        bit = 0x80 if masked else 0
+        if length < 126:
+            head += bytes([bit | length])
+        elif length < 65536:
+            head += bytes([bit | 126]) + struct.pack(">H", length)
+        else:
+            head += bytes([bit | 127]) + struct.pack(">Q", length)
+        if not masked:
+            return head + payload
+        mask = os.urandom(4)
+        return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def _head(self):
+        while b"\r\n\r\n" not in self.buffer:
+            piece = self.sock.recv(65536)
+            if not piece:
+                raise Failure("connection ended within the response's head: %r" % self.buffer)
+            self.buffer += piece
+        head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
+        return head
+
+    def _need(self, count):
+        while len(self.buffer) < count:
+            piece = self.sock.recv(65536)
+            if not piece:
+                raise EOFError
+            self.buffer += piece
+        got, self.buffer = self.buffer[:count], self.buffer[count:]
+        return got
+
+    def send(self, opcode, payload=b"", **how):
+        self.sock.sendall(self.frame(opcode, payload, **how))
+
+    def receive(self):
+        """(opcode, payload) of the next frame; raises EOFError at the end of TCP."""
+        try:
+            first, second = self._need(2)
+            length = second & 0x7F
+            if length == 126:
+                length = struct.unpack(">H", self._need(2))[0]
+            elif length == 127:
+                length = struct.unpack(">Q", self._need(8))[0]
+            assert not second & 0x80, "a server's frame is masked"
+            assert first & 0x80 and not first & 0x70, "fragmented, or a reserved bit: %x" % first
+            return first & 0x0F, self._need(length)
+        except ConnectionResetError:
+            raise EOFError from None
+
+    def receive_json(self):
+        while True:
+            opcode, payload = self.receive()
+            if opcode == 1:
+                return json.loads(payload)
+            assert opcode != 8, "closed: %r" % (payload,)
+
+    def close_code(self):
+        """(code, reason) of the close frame that comes; (1006, "") without one."""
+        try:
+            while True:
+                opcode, payload = self.receive()
+                if opcode == 8:
+                    return (struct.unpack(">H", payload[:2])[0] if payload else 1005,
+                            payload[2:].decode())
+        except EOFError:
+            return 1006, ""
+
+    def is_ended(self):
+        """Waits for the end of TCP."""
+        try:
+            while True:
+                self.receive()
+        except EOFError:
+            return True
+
+
+def trusting(certificate):
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    return context

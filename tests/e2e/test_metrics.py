@@ -1,0 +1,76 @@
+"""GET /metrics on metrics-listen (contract: HTTP endpoints; Prometheus exposition format 0.0.4)."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from harness import Client, assert_error, message, produce
+
+
+def samples(text):
+    """{name and labels: value}"""
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines() if line and not line.startswith("#")}
+
+
+def total(found, name):
+    return sum(v for k, v in found.items() if re.match(re.escape(name) + r"(\{|$)", k))
+
+
+def test_the_format_is_told_and_the_endpoint_serves_nothing_else(server):
+    answer = server.metrics()
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    for path in ("/", "/ws/health", "/ws", "/ws/stats"):
+        assert_error(server.metrics(path), 404)
+    assert_error(server.http("GET", "/metrics"), 404)
+
+
+def test_promtool_has_nothing_to_say(server):
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run([promtool, "check", "metrics"], input=server.metrics().body,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    assert done.returncode == 0 and not done.stdout.strip(), done.stdout.decode()
+
+
+def test_every_sample_has_help_and_type_and_one_name(server):
+    text = server.metrics().text
+    named = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
+    assert len({name for name, _ in named}) == len(named)
+    assert {name for name, _ in named} == set(re.findall(r"^# HELP (\S+) ", text, re.M))
+    kinds = dict(named)
+    for key in samples(text):
+        name = key.split("{")[0]
+        assert name.startswith("belfry_") and name in kinds
+        assert name.endswith("_total") == (kinds[name] == "counter"), name
+    assert len(samples(text)) == len([line for line in text.splitlines() if line[0] != "#"])
+
+
+async def test_the_counters_count(redis, server, user):
+    before = samples(server.metrics().text)
+    async with await Client.attach(server, user) as c:
+        produce(redis, user, message(user=user), message(user=user))
+        await c.take(2)
+        assert (await c.command("nonsense"))["payload"]["code"] == "UNKNOWN_TYPE"
+        after = samples(server.metrics().text)
+
+        def grown(name):
+            return total(after, name) - total(before, name)
+
+        assert total(after, "belfry_connected_users") == 1
+        assert total(after, "belfry_workers") == 2
+        assert total(after, "belfry_websockets") == 1
+        assert grown("belfry_websockets_opened_total") == 1
+        assert grown("belfry_messages_received_total") == 2
+        assert grown("belfry_deliveries_total") == 2
+        assert grown("belfry_command_errors_total") == 1
+        assert grown("belfry_sent_bytes_total") > 100
+        assert total(after, "belfry_uptime_seconds") >= 0
+        assert any(k.startswith("belfry_build_info{") and v == 1 for k, v in after.items())
+    stats = server.stats()["statistics"]
+    assert total(samples(server.metrics().text), "belfry_messages_received_total") == stats[
+        "messages"]["messages_received"]

@@ -1,0 +1,31 @@
+# Every source file stands in its folder's local.mk: one that does not is neither built nor in the
+# tarball, and only distcheck would notice.
+
+lint()
+{
+    for folder in shared workers src; do
+        for file in $folder/*.c $folder/*.h $folder/*.def; do
+            [ -f "$file" ] || continue
+            grep -qE "(^|[[:space:]])$file([[:space:]]|\$)" $folder/local.mk ||
+                echo "$file: not in $folder/local.mk"
+        done
+    done
+    for file in tests/unit/*.c tests/unit/*.h tests/e2e/*.py tests/lint/*.sh man/*.[1-9]; do
+        [ -f "$file" ] || continue
+        name=$file
+        case $file in tests/unit/check_*.c) name=${file%.c} ;; esac
+        grep -qE "(^|[[:space:]])$name([[:space:]]|\$)" tests/local.mk man/local.mk ||
+            echo "$file: not in local.mk"
+    done
+}
+
+expected=3
+bad()
+{
+    mkdir -p shared tests/unit man
+    touch shared/a.c shared/b.c tests/unit/check_a.c man/local.mk man/belfryd.8
+    echo 'shared_libshared_la_SOURCES = shared/a.cc shared/b.c' >shared/local.mk
+    echo 'unit_tests = tests/unit/check_ab' >tests/local.mk
+}
+
+. "$(dirname "$0")/lib.sh"
