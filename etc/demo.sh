@@ -122,7 +122,7 @@ for type in $types; do
         slowest=$type
     fi
     printf '%6d.%01d ms  %-28s%.100s\n' \
-        $((took_us / 1000)) $((took_us % 1000 / 100)) "$type" "$message"
+        $((took_us / 1000)) $((took_us % 1000 / 100)) "$type" "${message#*\"payload\":}"
 done
 
 printf '== all %d arrived; the slowest was %s with %d.%01d ms from emit to arrival\n' \

@@ -4,6 +4,7 @@
 examplesdir = $(docdir)/examples
 
 dist_examples_DATA = \
+    etc/belfry.conf \
     etc/haproxy.cfg \
     etc/logrotate \
     etc/nginx.conf \

@@ -9,7 +9,7 @@ AC_ARG_ENABLE([werror],
 WARN_CFLAGS=
 m4_foreach_w([flag],
     [-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
-     -Wformat=2 -Wpointer-arith -Wwrite-strings -Wvla -Wundef -Wlogical-op
+     -Wformat=2 -Wpointer-arith -Wwrite-strings -Wvla -Wundef
      -Wduplicated-cond -Wduplicated-branches -Wnull-dereference],
     [BELFRY_TRY_CFLAG([WARN_CFLAGS], flag)])
 

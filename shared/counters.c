@@ -188,28 +188,59 @@ static void add_head(struct text_buf *out, const char *name, const char *type, c
     text_addf(out, "\n# TYPE %s %s\n", name, type);
 }
 
-static void add_row(const struct counters *c, enum counter id, struct text_buf *out)
+/* Name of a row's samples, in base units. */
+struct sample_name {
+    char text[128];
+    unsigned long long per_second; /* what the value is divided by; 1: no time */
+};
+
+static void sample_name(enum counter id, const char *prefix, struct sample_name *out)
 {
     const struct counter_row *row = &counters_table[id];
-    unsigned long long per_second = name_ends(row->name, "_us")   ? 1000000
-                                    : name_ends(row->name, "_ms") ? 1000
-                                                                  : 1;
-    int stem = (int)strlen(row->name) - (per_second == 1 ? 0 : 3);
-    char name[128];
-    snprintf(name, sizeof name, "belfry_%.*s%s%s", stem, row->name,
-             per_second == 1 ? "" : "_seconds", row->kind == COUNTER_TOTAL ? "_total" : "");
-    add_head(out, name, row->kind == COUNTER_TOTAL ? "counter" : "gauge", row->help);
+    out->per_second = name_ends(row->name, "_us")   ? 1000000
+                      : name_ends(row->name, "_ms") ? 1000
+                                                    : 1;
+    int stem = (int)strlen(row->name) - (out->per_second == 1 ? 0 : 3);
+    snprintf(out->text, sizeof out->text, "%s%.*s%s%s", prefix, stem, row->name,
+             out->per_second == 1 ? "" : "_seconds", row->kind == COUNTER_TOTAL ? "_total" : "");
+}
+
+static const char *type_of(enum counter id)
+{
+    return counters_table[id].kind == COUNTER_TOTAL ? "counter" : "gauge";
+}
+
+static void add_value(struct text_buf *out, unsigned long long v, unsigned long long per_second)
+{
+    text_addf(out, " %llu", v / per_second);
+    if (per_second == 1000000)
+        text_addf(out, ".%06llu", v % per_second);
+    else if (per_second == 1000)
+        text_addf(out, ".%03llu", v % per_second);
+    text_addc(out, '\n');
+}
+
+static void add_row(const struct counters *c, enum counter id, struct text_buf *out)
+{
+    struct sample_name n;
+    sample_name(id, "belfry_", &n);
+    add_head(out, n.text, type_of(id), counters_table[id].help);
     for (uint32_t i = 0; i < c->head->slots; i++) {
         if (!in_use(&c->slots[i]))
             continue;
-        unsigned long long v = counters_get(c, i, id);
-        text_addf(out, "%s{worker=\"%u\"} %llu", name, i, v / per_second);
-        if (per_second == 1000000)
-            text_addf(out, ".%06llu", v % per_second);
-        else if (per_second == 1000)
-            text_addf(out, ".%03llu", v % per_second);
-        text_addc(out, '\n');
+        text_addf(out, "%s{worker=\"%u\"}", n.text, i);
+        add_value(out, counters_get(c, i, id), n.per_second);
     }
+}
+
+/* One row of all workers, a family of its own: see counters.h. */
+static void add_row_in_all(const struct counters *c, enum counter id, struct text_buf *out)
+{
+    struct sample_name n;
+    sample_name(id, "belfry_instance_", &n);
+    add_head(out, n.text, type_of(id), counters_table[id].help);
+    text_adds(out, n.text);
+    add_value(out, over_all(c, id), n.per_second);
 }
 
 static void add_closes(const struct counters *c, struct text_buf *out)
@@ -225,11 +256,19 @@ static void add_closes(const struct counters *c, struct text_buf *out)
             text_addf(out, "%s{reason=\"%s\",code=\"%d\",worker=\"%u\"} %llu\n", name,
                       closes_table[r].name, closes_table[r].code, i, v);
         }
+    name = "belfry_instance_closes_total";
+    add_head(out, name, "counter", "WebSocket connections ended, of all workers, by reason.");
+    for (int r = 0; r < CLOSE_REASONS; r++)
+        text_addf(out, "%s{reason=\"%s\",code=\"%d\"} %llu\n", name, closes_table[r].name,
+                  closes_table[r].code,
+                  (unsigned long long)counters_sum(c, (enum counter)(CTR_CLOSED_FIRST + r)));
 }
 
 void counters_prometheus(const struct counters *c, struct text_buf *out)
 {
     for (int i = 0; i < CTR_CLOSED_FIRST; i++)
         add_row(c, (enum counter)i, out);
+    for (int i = 0; i < CTR_CLOSED_FIRST; i++)
+        add_row_in_all(c, (enum counter)i, out);
     add_closes(c, out);
 }

@@ -120,8 +120,9 @@ void counters_json_group(const struct counters *c, int slot, const char *group,
  * for each slot that ever had a worker (totals outlive it), label worker="N". Names:
  * belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds
  * as belfry_NAME_seconds (base units). The rows of the close table are one metric:
- * belfry_closes_total{reason="no_pong",code="0",worker="0"}. The instance's value is sum without
- * (worker): a sample of it beside the others would count twice in every sum. */
+ * belfry_closes_total{reason="no_pong",code="0",worker="0"}. The same rows of all workers
+ * together follow as belfry_instance_NAME, without label: beside the workers' samples they would count
+ * twice in every sum. */
 void counters_prometheus(const struct counters *c, struct text_buf *out);
 
 #endif

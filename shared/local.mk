@@ -62,8 +62,8 @@ shared_libshared_la_LIBADD = \
     $(JWT_LIBS) \
     $(OPENSSL_LIBS)
 
-# --- libbelfry: for backends
-# ------------------------------------------------------------------------ Built from the same
+# --- libbelfry: for backends --------------------------------------------------------------------
+# Built from the same
 # sources once more, as shared-library objects. Only belfry_* is visible.
 lib_LTLIBRARIES += libbelfry.la
 

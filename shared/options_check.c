@@ -233,7 +233,7 @@ static void check_names(struct checker *c)
     keys_fini(&k);
 }
 
-static void check_sizes(struct checker *c)
+static void check_values(struct checker *c)
 {
     const struct options *o = c->o;
     if (o->pong_timeout > o->ping_interval)
@@ -241,6 +241,8 @@ static void check_sizes(struct checker *c)
             "is longer than ping-interval: a lost client is noticed late");
     if (o->replay_limit > o->history_size)
         say(c, false, OPT_replay_limit, "is more than history-size, which is what is stored");
+    if (o->compression == CHOICE_ON)
+        say(c, false, OPT_compression, "has no effect: this version does not compress");
     if (o->redis_command_timeout > 3 * o->redis_probe_interval)
         say(c, false, OPT_redis_command_timeout,
             "is longer than three times redis-probe-interval, after which health is degraded");
@@ -254,6 +256,6 @@ int options_check(const struct options *o, options_report_fn *report, void *repo
     check_addresses(&c);
     check_accounts(&c);
     check_names(&c);
-    check_sizes(&c);
+    check_values(&c);
     return c.failed ? -EINVAL : 0;
 }

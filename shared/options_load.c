@@ -439,7 +439,8 @@ int options_load(int argc, char **argv, char **environment, bool stop_at_word,
     struct loader l = {.command = command ? command : &unused,
                        .report = report,
                        .report_data = report_data};
-    *l.command = (struct options_command){0};
+    bool is_tolerant = l.command->is_tolerant;
+    *l.command = (struct options_command){.is_tolerant = is_tolerant};
     l.o = calloc(1, sizeof(*l.o));
     if (!l.o) {
         report(report_data, true, "out of memory");
@@ -459,7 +460,7 @@ int options_load(int argc, char **argv, char **environment, bool stop_at_word,
         say(&l, true, "out of memory");
     if (command == NULL)
         options_command_free(&unused);
-    if (l.errors) {
+    if (l.no_memory || (l.errors && !is_tolerant)) {
         options_free(l.o);
         return -EINVAL;
     }

@@ -240,12 +240,13 @@ static int start_tls(struct belfry *b)
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), b->url.host) != 1 &&
         (SSL_set_tlsext_host_name(ssl, b->url.host) != 1 || SSL_set1_host(ssl, b->url.host) != 1))
         goto out;
-    r = -EPROTO;
-    if (redisInitiateSSL(b->redis, ssl) == REDIS_OK)
+    if (redisInitiateSSL(b->redis, ssl) == REDIS_OK) {
+        ssl = NULL; /* hiredis frees it from now on */
         r = 0;
-    else
-        fail(b, r, "redis: TLS: %s", b->redis->err ? b->redis->errstr : "handshake failed");
-    ssl = NULL; /* hiredis has it, or has freed it */
+    } else {
+        r = fail(b, -EPROTO, "redis: TLS: %s",
+                 b->redis->err ? b->redis->errstr : "handshake failed");
+    }
 out:
     SSL_free(ssl);
     SSL_CTX_free(ctx);

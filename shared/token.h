@@ -7,6 +7,9 @@
  * a header with crit or with a name twice. libjwt verifies signatures (token.c is the only file
  * that knows it); claims are read from the token's own bytes. Keys are read once at start (by the
  * privileged master or belfryctl) and kept in memory. Tokens never reach a log.
+ *
+ * libjwt 1.10 reads no token whose header has a typ other than JWT (as RFC 9068's at+jwt): such
+ * tokens are TOKEN_MALFORMED.
  */
 #ifndef BELFRY_SHARED_TOKEN_H
 #define BELFRY_SHARED_TOKEN_H

@@ -322,6 +322,14 @@ static bool server_option(const char *name, size_t len, bool *takes_word)
     return false;
 }
 
+/* A file with errors must not keep these from the server, which may be running on what stood there
+ * before. */
+static bool only_asks_server(const struct ctl_command *cmd)
+{
+    return cmd->run == ctl_status || cmd->run == ctl_reload || cmd->run == ctl_drain ||
+           cmd->run == ctl_stop;
+}
+
 /* The command line taken apart. Strings are argv's until scrubbed; values are copied before. */
 struct line {
     int argc;
@@ -513,7 +521,7 @@ static int run(struct line *l, struct ctl *c)
     if (c->command->run == ctl_help || c->command->run == ctl_events)
         return c->command->run(c);
 
-    struct options_command ignored = {0};
+    struct options_command ignored = {.is_tolerant = only_asks_server(c->command)};
     int result = options_load(l->server_count, l->server, environ, true, &ignored, report, NULL,
                               &c->options);
     options_command_free(&ignored);

@@ -4,8 +4,7 @@
 
 noinst_LTLIBRARIES += src/libctl.la src/libmaster.la
 
-# --- belfryd: the master
-# ----------------------------------------------------------------------------
+# --- belfryd: the master ------------------------------------------------------------------------
 sbin_PROGRAMS += belfryd
 
 belfryd_SOURCES = \
@@ -50,8 +49,7 @@ src_libmaster_la_SOURCES = \
 src_libmaster_la_LIBTOOLFLAGS = --tag=disable-shared
 src_libmaster_la_LIBADD = $(EV_LIBS) $(LIBSYSTEMD_LIBS)
 
-# --- belfryctl: the tool for people
-# -----------------------------------------------------------------
+# --- belfryctl: the tool for people -------------------------------------------------------------
 bin_PROGRAMS += belfryctl
 
 belfryctl_SOURCES = \

@@ -542,7 +542,7 @@ static void refusal_text(struct wsclient *c, const struct wsclient_response *r, 
 static int read_response(struct wsclient *c, const struct wsclient_config *config, const char *key,
                          int64_t deadline_ms, char *why, size_t cap)
 {
-    struct wsclient_response r;
+    struct wsclient_response r = {0};
     char expected[WSCLIENT_ACCEPT_BYTES];
     int result;
     while ((result = wsclient_response_parse(c->early.data, c->early.len, &r)) == 0)

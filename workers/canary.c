@@ -14,7 +14,8 @@
 #define RETRY_S 0.1
 #define GRACE_S 0.05
 
-/* One probe at a time. Its text is its number, so that a late echo of an earlier one counts for nothing. */
+/* One probe at a time. Its text is its number, so that a late echo of an earlier one counts for
+ * nothing. */
 struct canary {
     struct worker *w;
     struct ev_timer tick;

@@ -60,6 +60,7 @@ struct conn {
     int64_t last_read_ms;          /* loop clock: last sign of life */
     int64_t ping_sent_ms;          /* loop clock; 0: no pong awaited */
     int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
+    int64_t closing_ms;            /* loop clock: our close frame was queued */
     uint64_t address_hash;         /* for max-connections-per-address; 0: not counted there */
     uint32_t rate_tokens;          /* client-message-rate, thousandths */
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */

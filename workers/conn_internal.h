@@ -11,6 +11,7 @@
 
 #define CONN_READ_BYTES 16384      /* at most in one callback; a TLS record fits */
 #define CONN_CLOSE_TIMEOUT_MS 5000 /* for the peer's close frame */
+#define CONN_CLOSE_FLUSH_MS 30000  /* for a slow peer to take what stands before our close frame */
 #define CONN_LINGER_MS 2000        /* for the peer's FIN after ours */
 
 struct conns {
@@ -18,7 +19,7 @@ struct conns {
     bool owns_wheel;
     struct conn *all;
     size_t count;
-    size_t room;             /* descriptors that connections may take before WebSockets are refused */
+    size_t room;             /* descriptors for connections before WebSockets are refused */
     struct conn *flush_head; /* something to do at the end of this turn */
     struct conn **flush_tail;
     struct conn *reap;

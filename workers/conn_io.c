@@ -31,6 +31,18 @@ static ssize_t write_some(struct conn *c, int *events)
     return n < 0 ? -errno : n;
 }
 
+/* Who reads slowly, but reads, gets time for the end of an answer or for our close frame. */
+static void note_progress(struct conn *c)
+{
+    int64_t now_ms = worker_now_ms(c->worker);
+    if (!c->phase_until_ms)
+        return;
+    if (c->state == CONN_HTTP)
+        c->phase_until_ms = now_ms + c->worker->opt->handshake_timeout;
+    else if (c->state == CONN_CLOSING && now_ms < c->closing_ms + CONN_CLOSE_FLUSH_MS)
+        c->phase_until_ms = now_ms + CONN_CLOSE_TIMEOUT_MS;
+}
+
 void conn_write(struct conn *c, int rounds)
 {
     int events;
@@ -52,8 +64,8 @@ void conn_write(struct conn *c, int rounds)
         c->sent_bytes += (uint64_t)n;
         counters_add(CTR_sent_bytes, (uint64_t)n);
         outq_consume(&c->outq, (size_t)n);
-        if (n > 0 && c->state == CONN_HTTP && c->phase_until_ms)
-            c->phase_until_ms = worker_now_ms(c->worker) + c->worker->opt->handshake_timeout;
+        if (n > 0)
+            note_progress(c);
     }
     if (!is_flushed(c)) {
         counters_inc(CTR_turn_bound_hits);
@@ -185,8 +197,8 @@ void conn_io_start(struct conn *c)
 
 /* ---- the end of a turn ---- */
 
-/* All is written and TCP may end. close() alone would send a reset if the peer still says something,
- * and the reset would destroy our last words on their way. */
+/* All is written and TCP may end. close() alone would send a reset if the peer still says
+ * something, and the reset would destroy our last words on their way. */
 static void linger(struct conn *c)
 {
     if (c->saw_eof) {

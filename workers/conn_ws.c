@@ -202,6 +202,7 @@ static void send_close(struct conn *c, int code, const char *reason)
     unsigned char frame[FRAME_CONTROL_MAX];
     size_t len = frame_close(frame, code, reason);
     c->close_frame_sent = true;
+    c->closing_ms = worker_now_ms(c->worker);
     c->state = CONN_CLOSING;
     if (outq_push_bytes(&c->outq, frame, len) != 0) {
         conn_end(c);
@@ -217,7 +218,9 @@ static void on_close(void *data, int code)
     c->close_frame_received = true;
     if (is_listening(c)) {
         conn_end_websocket(c, CLOSE_CLIENT, code);
-        outq_drop_frames(&c->outq); /* it has stopped listening */
+        /* It may have asked something just before: what is queued still goes out, unless it is much. */
+        if (c->outq.bytes > CLOSE_QUEUE_MAX_BYTES)
+            outq_drop_frames(&c->outq);
         send_close(c, code, ""); /* RFC 6455, section 5.5.1: the same code comes back */
     }
     c->is_deaf = true;

@@ -21,7 +21,9 @@ struct fullsync {
     const char *connection_id;
 };
 
-/* {"type","timestamp","user_id","payload","sync":{"recovered","missed","unread","last_id","connection_id"}}. Without memory out->failed. */
+/* {"type","timestamp","user_id","payload",
+ *  "sync":{"recovered","missed","unread","last_id","connection_id"}}.
+ * Without memory out->failed. */
 void fullsync_write(struct text_buf *out, const struct fullsync *f);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * held.h - live messages that wait while their device attaches or catches up. Workers; pure memory.
  *
- * Bounded: above max_bytes or HELD_MAX_FRAMES the frames are given up and only their ids stay, as many as the list can still
- * have. What was stored comes from the list then; the rest is lost (delivery at most once) and counted in messages_dropped_slow.
+ * Bounded: above max_bytes or HELD_MAX_FRAMES the frames are given up and only their ids stay, as
+ * many as the list can still have. What was stored comes from the list then; the rest is lost
+ * (delivery at most once) and counted in messages_dropped_slow.
  */
 #ifndef BELFRY_WORKERS_HELD_H
 #define BELFRY_WORKERS_HELD_H
@@ -31,8 +32,8 @@ struct held_limits {
     size_t max_ids; /* kept of frames given up: history-size and some */
 };
 
-/* Appends (a reference is taken), making *h when it is NULL. 0; -ENOBUFS when frames were given up (the new one among
- * them): the list has to be read again; -ENOMEM when nothing was kept. */
+/* Appends (a reference is taken), making *h when it is NULL. 0; -ENOBUFS when frames were given up
+ * (the new one among them): the list has to be read again; -ENOMEM when nothing was kept. */
 int held_add(struct held **h, struct frame *f, const struct held_limits *limits);
 void held_free(struct held *h); /* accepts NULL */
 

@@ -316,8 +316,8 @@ void http_free(struct http *h)
 
 /* ---- feeding ---- */
 
-/* Looks at bytes of the head before llhttp does, which tolerates more, and not the same in each of its
- * versions. Returns how many belong to the head, or -1. */
+/* Looks at bytes of the head before llhttp does, which tolerates more, and not the same in each of
+ * its versions. Returns how many belong to the head, or -1. */
 static ptrdiff_t scan_head(struct http *h, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
@@ -350,9 +350,9 @@ static int status_of_error(const struct http *h, llhttp_errno_t error)
         return h->status;
     switch (error) {
     case HPE_INVALID_METHOD: {
-        /* Where a letter was wrong, it is a method that we do not know; else no method at all. */
-        char c = at ? (char)(*at | 0x20) : 0;
-        return c >= 'a' && c <= 'z' ? 405 : 400;
+        /* Where a capital was wrong, it is a method that we do not know; else no method at all. */
+        char c = at ? *at : 0;
+        return c >= 'A' && c <= 'Z' ? 405 : 400;
     }
     case HPE_INVALID_VERSION:
     case HPE_PAUSED_H2_UPGRADE:
@@ -386,7 +386,7 @@ static int feed_head(struct http *h, const char *bytes, size_t len, size_t *used
     int result = parse(h, bytes, (size_t)n, used);
     if (result != 0)
         return result;
-    if (h->is_head_scanned && !h->is_head_parsed) /* llhttp waits for the rest of HTTP/2's preface */
+    if (h->is_head_scanned && !h->is_head_parsed) /* HTTP/2's preface goes on behind it */
         return h->parser.method == HTTP_PRI ? -505 : -400;
     if (h->is_head_scanned)
         return 0;

@@ -1,8 +1,9 @@
 /*
  * hub.h - users and their devices on this worker.
  *
- * Index only: user id -> struct user -> list of devices. Says when a user's first device came and its last one left; what that means (subscribing,
- * reading the list) is session.c's. Each struct device lives inside its connection, which alone frees it.
+ * Index only: user id -> struct user -> list of devices. Says when a user's first device came and
+ * its last one left; what that means (subscribing, reading the list) is session.c's. Each struct
+ * device lives inside its connection, which alone frees it.
  */
 #ifndef BELFRY_WORKERS_HUB_H
 #define BELFRY_WORKERS_HUB_H
@@ -16,9 +17,9 @@
 struct conn;
 struct hub;
 struct filter;        /* filter.h */
-struct held;          /* session.c: live messages that wait while the device attaches */
+struct held;          /* held.h: live messages that wait while the device attaches */
 struct recent;        /* recent.h: ids this user's devices were sent */
-struct refresh;       /* session.c: FULL_SYNC that a device asked for */
+struct refresh;       /* session_refresh.c: FULL_SYNC that a device asked for */
 struct resume;        /* session.h */
 struct store_call;    /* store.h */
 
@@ -42,7 +43,12 @@ struct device {
     uint8_t overflows;            /* times held had to be cut since the device began to wait */
 };
 
-enum subscription { SUBSCRIPTION_NONE, SUBSCRIPTION_WANTED, SUBSCRIPTION_SENT, SUBSCRIPTION_CONFIRMED };
+enum subscription {
+    SUBSCRIPTION_NONE,
+    SUBSCRIPTION_WANTED,
+    SUBSCRIPTION_SENT,
+    SUBSCRIPTION_CONFIRMED
+};
 
 struct user {
     struct device *devices;       /* newest first */
@@ -66,12 +72,14 @@ struct hub *hub_new(void);
 void hub_free(struct hub *h);
 /* Adds the device to its user, made when new. NULL without memory. */
 struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len);
-/* Takes the device out; true when it was the user's last (the user still exists until hub_forget). */
+/* Takes the device out; true when it was the user's last (the user still exists until
+ * hub_forget). */
 bool hub_leave(struct hub *h, struct device *d);
 /* Frees a user without devices (recent must be freed by its owner before). */
 void hub_forget(struct hub *h, struct user *u);
 struct user *hub_find(struct hub *h, const char *user_id, size_t len);
-/* Calls fn for every user; fn may make device leave but not join, and must not forget other users than u. */
+/* Calls fn for every user; fn may make device leave but not join, and must not forget other users
+ * than u. */
 void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data);
 size_t hub_users(const struct hub *h);
 

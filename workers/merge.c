@@ -93,9 +93,9 @@ static bool is_reversed(const struct merge_entry *list, const uint32_t *order, s
 }
 
 /*
- * Sorts those with a time, each followed by those without one that stood behind it; those before the
- * first stay in front. Positions of indexes: order[k] descends, so the run behind a leader is found
- * in a copy of order by its index.
+ * Sorts those with a time, each followed by those without one that stood behind it; those before
+ * the first stay in front. Positions of indexes: order[k] descends, so the run behind a leader is
+ * found in a copy of order by its index.
  */
 static void by_time(const struct merge_entry *list, uint32_t *order, size_t n, uint32_t *scratch)
 {
@@ -191,7 +191,7 @@ static size_t replay_from(const struct merge_entry *list, const uint32_t *order,
     return from;
 }
 
-/* Held messages the list does not account for; is_had: the device has it, may be NULL. */
+/* Held messages the list does not account for. p: what the device has seen, may be NULL. */
 static size_t held_rest(const struct merge_entry *list, const uint32_t *order, size_t n,
                         const struct merge_position *p, const uint64_t *held, size_t held_count,
                         uint32_t *held_out)

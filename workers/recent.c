@@ -14,10 +14,10 @@ struct window_entry {
 };
 
 /*
- * known: ids stand in order of renewal between head and end; one that was renewed or forgotten leaves
- * a 0 behind, which the next rebuild takes out. index is open addressing over positions; entries that
- * lead to a 0 are passed over. Nothing is ever taken out of index between rebuilds, and it has more
- * room than known, so probing ends.
+ * known: ids stand in order of renewal between head and end; one that was renewed or forgotten
+ * leaves a 0 behind, which the next rebuild takes out. index is open addressing over positions;
+ * entries that lead to a 0 are passed over. Nothing is ever taken out of index between rebuilds,
+ * and it has more room than known, so probing ends.
  */
 struct recent {
     uint64_t *ids;     /* one block: ids, index, listed */

@@ -4,8 +4,8 @@
  * Two things that grow with use; a quiet user has neither:
  *   known   a set of ids, oldest forgotten first, at most `limit`. Tells the live copy of a message
  *           that was taken from the list already, and tells repair what is missing.
- *   window  the last RECENT_REPEAT_MESSAGES live ids with their times, for the repeats of a retrying
- *           producer.
+ *   window  the last RECENT_REPEAT_MESSAGES live ids with their times, for the repeats of a
+ *           retrying producer.
  * belfry-protocol(7), "Delivery".
  */
 #ifndef BELFRY_WORKERS_RECENT_H
@@ -22,14 +22,14 @@
 struct recent;
 
 enum recent_origin {
-    RECENT_LISTED, /* read from the list; its live copy may still come, and must not be sent again */
+    RECENT_LISTED, /* read from the list; its live copy may still come, and is not to be sent */
     RECENT_LIVE,   /* the live copy was relayed; it may stand in the list */
     RECENT_PASSING /* the live copy was relayed; it is in no list: window only */
 };
 
-/* Remembers an id, making *r when it is NULL. A known id is renewed: it becomes the newest; one that
- * counts as live stays so when it is listed. limit: ids known at most (up to RECENT_LIMIT_MAX), the
- * same in every call. 0 or -ENOMEM (not remembered). */
+/* Remembers an id, making *r when it is NULL. A known id is renewed: it becomes the newest; one
+ * that counts as live stays so when it is listed. limit: ids known at most (up to
+ * RECENT_LIMIT_MAX), the same in every call. 0 or -ENOMEM (not remembered). */
 int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_origin origin,
                int64_t now_ms);
 void recent_free(struct recent *r);

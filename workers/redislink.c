@@ -18,6 +18,8 @@
 #include <hiredis/adapters/libev.h>
 #ifdef HAVE_HIREDIS_SSL
 #include <hiredis/hiredis_ssl.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #endif
 
 #include "shared/log.h"
@@ -26,6 +28,7 @@
 #define SETUP_MAX 4
 #define READ_CHUNK_BYTES (16 * 1024) /* what one redisBufferRead takes at most */
 #define REMIND_MS 60000
+#define TLS_RETRY_S 0.01
 
 enum state { DOWN, RESOLVING, CONNECTING, SETUP, UP };
 
@@ -51,8 +54,11 @@ struct redislink {
     int64_t told_at_ms;
     char told[160];            /* last reason that was logged */
     char why[160];             /* reason for is_doomed */
+    redisReplyObjectFunctions guarded; /* ASYNC: what makes replies, with a look at each first */
+    const redisReplyObjectFunctions *plain;
+    bool is_unasked;           /* ASYNC: a reply came that no command awaits */
 #ifdef HAVE_HIREDIS_SSL
-    redisSSLContext *ssl;
+    SSL_CTX *tls;
 #endif
 };
 
@@ -168,8 +174,8 @@ static void setup_reply(struct redislink *l, const redisReply *reply)
                            (!strcmp(command, "PING") && !strncmp(reply->str, "NOPERM", 6));
         if (!is_harmless) {
             char why[160];
-            /* Of AUTH's error only the first word: where AUTH is an unknown command, Redis repeats its
-             * arguments. */
+            /* Of AUTH's error only the first word: where AUTH is an unknown command, Redis repeats
+             * its arguments. */
             int len = is_auth ? (int)strcspn(reply->str, " ") : (int)strlen(reply->str);
             counters_inc(CTR_redis_errors);
             snprintf(why, sizeof(why), "%s: %.*s", command, len > 120 ? 120 : len, reply->str);
@@ -224,7 +230,8 @@ static int start_setup(struct redislink *l)
     return rc;
 }
 
-/* A peer that is gone without a word is noticed by the kernel; a hung one by probes and time limits. */
+/* A peer that is gone without a word is noticed by the kernel; a hung one by probes and time
+ * limits. */
 static void set_socket_options(struct redislink *l, int fd)
 {
     int on = 1, idle_s = 15, interval_s = 5, count = 3;
@@ -256,11 +263,21 @@ static void watch(struct redislink *l, int events)
 static void raw_write(struct redislink *l)
 {
     int done = 0;
+    size_t before = sdslen(l->raw->obuf);
     if (redisBufferWrite(l->raw, &done) != REDIS_OK) {
         go_down(l, l->raw->errstr);
         return;
     }
     int reading = l->io.events & EV_READ;
+    if (!done && url(l)->is_tls && sdslen(l->raw->obuf) == before) {
+        /* TLS may have to read before it can write (in the handshake it does), and does not say so:
+         * waiting for the socket to be writable would spin. */
+        watch(l, reading);
+        ev_timer_stop(l->w->loop, &l->more);
+        ev_timer_set(&l->more, TLS_RETRY_S, 0.);
+        ev_timer_start(l->w->loop, &l->more);
+        return;
+    }
     watch(l, done ? reading : reading | EV_WRITE);
 }
 
@@ -350,7 +367,12 @@ static void raw_turn(struct redislink *l)
 static void on_more(struct ev_loop *loop, struct ev_timer *t, int events)
 {
     (void)loop, (void)events;
-    raw_turn(t->data);
+    struct redislink *l = t->data;
+    ev_timer_set(t, 0., 0.);
+    if (sdslen(l->raw->obuf))
+        raw_write(l);
+    if (l->raw)
+        raw_turn(l);
 }
 
 static void raw_connected(struct redislink *l)
@@ -380,10 +402,86 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int events)
         raw_connected(l);
         return;
     }
-    if (events & EV_WRITE)
+    if ((events & EV_WRITE) || (url(l)->is_tls && sdslen(l->raw->obuf)))
         raw_write(l);
     if (l->raw && (events & EV_READ))
         raw_turn(l);
+}
+
+/* ---- ASYNC: replies that nobody asked for ---- */
+
+/*
+ * hiredis' asynchronous half asserts that a reply without a command belongs to a subscription. No
+ * real server sends one, but none must be able to end this process. So the reader fails, and with it
+ * the connection, before such a reply is made. Errors pass: hiredis closes after them by itself.
+ */
+static bool is_unasked(const redisReadTask *task)
+{
+    struct redislink *l = task->privdata;
+    if (task->parent || !l->async || l->async->replies.head || task->type == REDIS_REPLY_ERROR)
+        return false;
+    l->is_unasked = true;
+    return true;
+}
+
+static const redisReplyObjectFunctions *plain(const redisReadTask *task)
+{
+    return ((const struct redislink *)task->privdata)->plain;
+}
+
+static void *guard_string(const redisReadTask *task, char *text, size_t len)
+{
+    return is_unasked(task) ? NULL : plain(task)->createString(task, text, len);
+}
+
+static void *guard_integer(const redisReadTask *task, long long value)
+{
+    return is_unasked(task) ? NULL : plain(task)->createInteger(task, value);
+}
+
+static void *guard_nil(const redisReadTask *task)
+{
+    return is_unasked(task) ? NULL : plain(task)->createNil(task);
+}
+
+#if HIREDIS_MAJOR >= 1
+static void *guard_array(const redisReadTask *task, size_t elements)
+{
+    return is_unasked(task) ? NULL : plain(task)->createArray(task, elements);
+}
+
+static void *guard_double(const redisReadTask *task, double value, char *text, size_t len)
+{
+    return is_unasked(task) ? NULL : plain(task)->createDouble(task, value, text, len);
+}
+
+static void *guard_bool(const redisReadTask *task, int value)
+{
+    return is_unasked(task) ? NULL : plain(task)->createBool(task, value);
+}
+#else
+static void *guard_array(const redisReadTask *task, int elements)
+{
+    return is_unasked(task) ? NULL : plain(task)->createArray(task, elements);
+}
+#endif
+
+static void guard(struct redislink *l)
+{
+    redisReader *reader = l->async->c.reader;
+    l->plain = reader->fn;
+    l->guarded = *reader->fn;
+    l->guarded.createString = guard_string;
+    l->guarded.createArray = guard_array;
+    l->guarded.createInteger = guard_integer;
+    l->guarded.createNil = guard_nil;
+#if HIREDIS_MAJOR >= 1
+    l->guarded.createDouble = guard_double;
+    l->guarded.createBool = guard_bool;
+#endif
+    l->is_unasked = false;
+    reader->fn = &l->guarded;
+    reader->privdata = l;
 }
 
 /* ---- ASYNC ---- */
@@ -410,42 +508,59 @@ static void on_async_disconnect(const redisAsyncContext *ac, int status)
     if (!l)
         return;
     l->async = NULL; /* hiredis frees it after this */
-    go_down(l, ac->c.errstr[0] ? ac->c.errstr : "closed");
+    go_down(l, l->is_unasked ? "a reply that nobody asked for"
+               : ac->c.errstr[0] ? ac->c.errstr : "closed");
 }
 
 /* ---- connecting ---- */
 
 #ifdef HAVE_HIREDIS_SSL
-static int start_tls(struct redislink *l, redisContext *c)
-{
-    return !url(l)->is_tls || redisInitiateSSLWithContext(c, l->ssl) == REDIS_OK ? 0 : -EPROTO;
-}
-
+/* hiredis' own SSL context checks the chain only, so the SSL object is made here: the certificate
+ * must also be the host's. Which authorities are trusted is the system's business (SSL_CERT_FILE,
+ * SSL_CERT_DIR). */
 static int prepare_tls(struct redislink *l)
 {
     if (!url(l)->is_tls)
         return 0;
-    redisInitOpenSSL();
-    l->ssl = redisCreateSSLContext(NULL, NULL, NULL, NULL, url(l)->host, NULL);
-    return l->ssl ? 0 : -ENOMEM;
+    l->tls = SSL_CTX_new(TLS_client_method());
+    if (!l->tls || SSL_CTX_set_min_proto_version(l->tls, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_default_verify_paths(l->tls) != 1)
+        return -ENOMEM;
+    SSL_CTX_set_verify(l->tls, SSL_VERIFY_PEER, NULL);
+    return 0;
+}
+
+static int start_tls(struct redislink *l, redisContext *c)
+{
+    if (!url(l)->is_tls)
+        return 0;
+    const char *host = url(l)->host;
+    SSL *ssl = SSL_new(l->tls);
+    if (ssl && (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1 ||
+                (SSL_set_tlsext_host_name(ssl, host) == 1 && SSL_set1_host(ssl, host) == 1)) &&
+        redisInitiateSSL(c, ssl) == REDIS_OK)
+        return 0; /* hiredis frees it from now on */
+    SSL_free(ssl);
+    return -EPROTO;
 }
 #else
+static int prepare_tls(struct redislink *l)
+{
+    return url(l)->is_tls ? -ENOTSUP : 0;
+}
+
 static int start_tls(struct redislink *l, redisContext *c)
 {
     (void)l, (void)c;
     return 0;
-}
-
-static int prepare_tls(struct redislink *l)
-{
-    return url(l)->is_tls ? -ENOTSUP : 0;
 }
 #endif
 
 static void connect_raw(struct redislink *l, const char *address)
 {
     const struct redisurl *u = url(l);
-    l->raw = u->is_unix ? redisConnectUnixNonBlock(u->host) : redisConnectNonBlock(address, u->port);
+    l->raw =
+        u->is_unix ? redisConnectUnixNonBlock(u->host) : redisConnectNonBlock(address, u->port);
     if (!l->raw || l->raw->err || start_tls(l, l->raw) < 0) {
         go_down(l, l->raw ? l->raw->errstr : "no memory");
         return;
@@ -462,6 +577,7 @@ static void connect_async(struct redislink *l, const char *address)
         return;
     }
     l->async->data = l;
+    guard(l);
     if (redisLibevAttach(l->w->loop, l->async) != REDIS_OK ||
         redisAsyncSetConnectCallback(l->async, on_async_connect) != REDIS_OK ||
         redisAsyncSetDisconnectCallback(l->async, on_async_disconnect) != REDIS_OK)
@@ -478,7 +594,8 @@ static void connect_to(struct redislink *l, const char *address)
 }
 
 /* One address for each attempt, in turn: a dead one delays, and never keeps from the others. */
-static void on_resolved(void *data, int error, char (*addresses)[RESOLVE_ADDRESS_BYTES], size_t count)
+static void on_resolved(void *data, int error, char (*addresses)[RESOLVE_ADDRESS_BYTES],
+                        size_t count)
 {
     struct redislink *l = data;
     l->resolve = NULL;
@@ -528,7 +645,7 @@ struct redislink *redislink_new(struct worker *w, const struct redislink_owner *
     ev_io_init(&l->io, on_io, -1, 0);
     l->timer.data = l->more.data = l->io.data = l;
     if (prepare_tls(l) < 0) {
-        free(l);
+        redislink_free(l);
         return NULL;
     }
     ev_timer_start(w->loop, &l->timer);
@@ -543,8 +660,7 @@ void redislink_free(struct redislink *l)
     drop_connection(l);
     counters_set(l->owner->up, 0);
 #ifdef HAVE_HIREDIS_SSL
-    if (l->ssl)
-        redisFreeSSLContext(l->ssl);
+    SSL_CTX_free(l->tls);
 #endif
     free(l);
 }

@@ -1,15 +1,15 @@
 /*
  * redislink.h - the life of one connection to Redis: connecting, set-up, loss, back-off. Workers.
  *
- * Two kinds with one life. RAW: hiredis' plain context, read and written here, replies handed to the
- * owner as they come (pub/sub). ASYNC: hiredis' asynchronous context on libev's adapter, on which the
- * owner sends commands with callbacks of its own. Knows nothing of what is sent over a link that is
- * up.
+ * Two kinds with one life. RAW: hiredis' plain context, read and written here, replies handed to
+ * the owner as they come (pub/sub). ASYNC: hiredis' asynchronous context on libev's adapter, on
+ * which the owner sends commands with callbacks of its own. Knows nothing of what is sent over a
+ * link that is up.
  *
  * States: DOWN (waits for the next attempt) -> RESOLVING -> CONNECTING -> SETUP (AUTH, SELECT,
  * CLIENT SETNAME, PING) -> UP. redis-connect-timeout covers all until UP. An error reply in set-up
- * (LOADING, NOAUTH, WRONGPASS ...) is a failed attempt. Names are resolved anew for each
- * attempt. Attempts are spaced by full jitter: a random time up to a bound that doubles from
+ * (LOADING, NOAUTH, WRONGPASS ...) is a failed attempt. Names are resolved anew for each attempt.
+ * Attempts are spaced by full jitter: a random time up to a bound that doubles from
  * REDISLINK_BACKOFF_MIN_MS to REDISLINK_BACKOFF_MAX_MS. The only file that knows the adapter.
  */
 #ifndef BELFRY_WORKERS_REDISLINK_H
@@ -26,7 +26,8 @@
 #define REDISLINK_STABLE_MS 10000 /* a link that lived as long starts again with the shortest */
 #define REDISLINK_REPLIES_A_TURN 512
 #define REDISLINK_READ_BYTES_A_TURN (4U << 20)
-/* RAW: above it reading pauses until replies were handled; one reply that is larger resets the link. */
+/* RAW: above it reading pauses until replies were handled; one reply that is larger resets the
+ * link. */
 #define REDISLINK_BUFFER_MAX_BYTES (32U << 20)
 
 struct redislink;
@@ -38,18 +39,22 @@ struct redislink_owner {
     enum counter up;      /* gauge */
     bool is_raw;
     void (*on_up)(void *data);
-    void (*on_down)(void *data); /* after it was up, and after every callback of an asynchronous command */
-    void (*on_reply)(void *data, const struct redisReply *reply); /* RAW, while up; may reset the link */
+    /* After it was up, and after every callback of an asynchronous command. */
+    void (*on_down)(void *data);
+    /* RAW, while up; may reset the link. */
+    void (*on_reply)(void *data, const struct redisReply *reply);
 };
 
 /* Starts connecting in the next turn; owner is kept, not copied. NULL without memory. */
 struct redislink *redislink_new(struct worker *w, const struct redislink_owner *owner, void *data);
-/* Calls nothing of the owner; asynchronous commands under way get their callback without a reply. */
+/* Calls nothing of the owner; asynchronous commands under way get their callback without a
+ * reply. */
 void redislink_free(struct redislink *l);
 bool redislink_is_up(const struct redislink *l);
 /* Gives the connection up and connects anew. May be called from any callback. why: for the log. */
 void redislink_reset(struct redislink *l, const char *why);
-/* RAW: appends a command to what is sent at the end of this callback or as the socket takes it. 0, or -ENOTCONN, -ENOMEM. */
+/* RAW: appends a command to what is sent at the end of this callback or as the socket takes it. 0,
+ * or -ENOTCONN, -ENOMEM. */
 int redislink_send(struct redislink *l, int argc, const char **argv, const size_t *argvlen);
 /* ASYNC: context for the owner's commands; NULL unless up. Not to be kept. */
 struct redisAsyncContext *redislink_async(const struct redislink *l);

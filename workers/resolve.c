@@ -11,8 +11,9 @@
 #include <sys/socket.h>
 
 /*
- * Shared by the loop and the thread; whoever leaves last frees it. The thread may stay in getaddrinfo long
- * after the question was cancelled, and it may wake the loop only while the loop still waits for it.
+ * Shared by the loop and the thread; whoever leaves last frees it. The thread may stay in
+ * getaddrinfo long after the question was cancelled, and it may wake the loop only while the loop
+ * still waits for it.
  */
 struct resolve {
     pthread_mutex_t lock;
@@ -86,7 +87,8 @@ static void on_done(struct ev_loop *loop, struct ev_async *a, int events)
 {
     (void)loop, (void)events;
     struct resolve *r = a->data;
-    pthread_mutex_lock(&r->lock); /* the thread sends while it holds the lock: wait until it let go */
+    /* The thread sends while it holds the lock: wait until it let go. */
+    pthread_mutex_lock(&r->lock);
     pthread_mutex_unlock(&r->lock);
     answer(r);
 }

@@ -278,7 +278,10 @@ static bool authenticate(const struct request *rq, struct token_claims *claims)
     if (result == TOKEN_OK)
         return true;
     struct text_buf message = {0};
+    char id[CONN_ID_BYTES];
     counters_inc(CTR_auth_failures);
+    log_info("auth-refused", "conn", conn_id(rq->reply->conn, id), "reason",
+             token_result_text(result));
     text_addf(&message, "Authentication failed: %s", token_result_text(result));
     reply_error(rq->reply, 401, message.failed ? "Authentication failed" : message.data,
                 challenge);

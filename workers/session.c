@@ -11,7 +11,8 @@
 #include "workers/session_parts.h"
 #include "workers/subscriber.h"
 
-/* Ids a user's devices are known to have: all the list can hold, and some that were only published. */
+/* Ids a user's devices are known to have: all the list can hold, and some that were only
+ * published. */
 #define KNOWN_BEYOND_HISTORY 128
 
 static void on_retry(struct ev_loop *loop, struct ev_timer *t, int events)
@@ -147,8 +148,8 @@ static void note_pending_repair(void *data, struct user *u)
         *(bool *)data = true;
 }
 
-/* What came since the last confirmation is complete; what comes until the next one is not. Devices wait
- * for a reading that starts after it, and hold meanwhile what comes live. */
+/* What came since the last confirmation is complete; what comes until the next one is not. Devices
+ * wait for a reading that starts after it, and hold meanwhile what comes live. */
 static void begin_repair(void *data, struct user *u)
 {
     session_cancel_reading(data, u);

@@ -1,9 +1,10 @@
 /*
  * session.h - a device's life with its user's messages: attach, replay, live, repair.
  *
- * Attach is gap-free for producers that know nothing of it: the subscription is confirmed first, then the list is read, then both are merged by id
- * (merge.h), then the device is live. Repair after a lost link is the same reading. Redis away: the device waits, attached as soon
- * as the list can be read; commands that need no Redis are answered meanwhile.
+ * Attach is gap-free for producers that know nothing of it: the subscription is confirmed first,
+ * then the list is read, then both are merged by id (merge.h), then the device is live. Repair
+ * after a lost link is the same reading. Redis away: the device waits, attached as soon as the list
+ * can be read; commands that need no Redis are answered meanwhile.
  */
 #ifndef BELFRY_WORKERS_SESSION_H
 #define BELFRY_WORKERS_SESSION_H
@@ -31,15 +32,19 @@ struct resume {
 struct sessions *sessions_new(struct worker *w);
 void sessions_free(struct sessions *s);
 
-/* A connection's token was accepted: joins the user and starts attaching. resume and filter: given (freed here or with the device), may be
- * NULL. 0; or -EDQUOT (max-connections-per-user) or -ENOMEM with nothing kept but the arguments freed. */
-int session_open(struct worker *w, struct device *d, const struct token_claims *claims, struct resume *resume,
-                 struct filter *filter);
-/* The connection is going: leaves the user, drops its subscription when it was the last. Accepts a device that never opened. */
+/* A connection's token was accepted: joins the user and starts attaching. resume and filter: given
+ * (freed here or with the device), may be NULL. 0; or -EDQUOT (max-connections-per-user) or -ENOMEM
+ * with nothing kept but the arguments freed. */
+int session_open(struct worker *w, struct device *d, const struct token_claims *claims,
+                 struct resume *resume, struct filter *filter);
+/* The connection is going: leaves the user, drops its subscription when it was the last. Accepts a
+ * device that never opened. */
 void session_close(struct worker *w, struct device *d);
-/* dashboard_refresh: a fresh FULL_SYNC of the given type, then the frame done (given, whatever is returned). An attaching device is attached first. 0; -EAGAIN (Redis away, or
- * several are asked for already) or -ENOMEM with nothing sent. */
-int session_refresh(struct worker *w, struct device *d, const char *full_sync_type, struct frame *done);
+/* dashboard_refresh: a fresh FULL_SYNC of the given type, then the frame done (given, whatever is
+ * returned). An attaching device is attached first. 0; -EAGAIN (Redis away, or several are asked
+ * for already) or -ENOMEM with nothing sent. */
+int session_refresh(struct worker *w, struct device *d, const char *full_sync_type,
+                    struct frame *done);
 
 /* From subscriber.c. payload is borrowed for the call. */
 void session_on_subscribed(struct worker *w, struct user *u);

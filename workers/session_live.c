@@ -38,10 +38,10 @@ void session_give_held(struct device *d, const uint32_t *items, size_t count)
 }
 
 /*
- * Frames given up by held.c come from the list instead, if they were stored: from a reading that starts now,
- * not from one under way. An attaching device just waits for the next one; for a device under
- * repair no other may be served before it, because what it misses is told by what the user's devices
- * know.
+ * Frames given up by held.c come from the list instead, if they were stored: from a reading that
+ * starts now, not from one under way. An attaching device just waits for the next one; for a device
+ * under repair no other may be served before it, because what it misses is told by what the user's
+ * devices know.
  */
 static void hold(struct sessions *s, struct device *d, struct frame *f)
 {
@@ -106,8 +106,8 @@ static struct frame *make_frame(enum frame_kind kind, const struct message *m)
     return f;
 }
 
-/* Which other devices marked read is for all of the user's devices but the one that said so; it passes every filter and is no
- * message to be remembered. */
+/* Which other devices marked read is for all of the user's devices but the one that said so; it
+ * passes every filter and is no message to be remembered. */
 static bool relay_marked_read(struct sessions *s, struct user *u, const struct message *m)
 {
     struct text_span origin;

@@ -1,5 +1,6 @@
 /*
- * session_parts.h - what session.c, session_read.c, session_live.c and session_refresh.c share; nobody else's.
+ * session_parts.h - what session.c, session_read.c, session_live.c and session_refresh.c share;
+ * nobody else's.
  */
 #ifndef BELFRY_WORKERS_SESSION_PARTS_H
 #define BELFRY_WORKERS_SESSION_PARTS_H
@@ -12,7 +13,7 @@
 #include "workers/store.h"
 
 #define SESSION_READINGS 256   /* lists being read at once; more wait in order */
-#define SESSION_SPOILED_MAX 3  /* readings a device may spoil by overflowing before it is too slow */
+#define SESSION_SPOILED_MAX 3  /* readings a device may spoil before it is too slow */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
 enum { QUEUE_NONE, QUEUE_READY, QUEUE_DELAYED };
@@ -32,7 +33,7 @@ struct sessions {
     struct recent *broadcasts;   /* of all users: repeats of a retrying producer */
     size_t known_limit;
     struct user *walked;         /* its devices are being walked: it must not be freed */
-    int64_t lost_at_us;          /* wall clock of the first loss that somebody still has to be repaired for */
+    int64_t lost_at_us;          /* wall clock of the first loss not repaired for everybody */
     bool is_lost_at_set;
     uint64_t marked_read_type;
 };
@@ -44,8 +45,8 @@ static inline bool session_is_waiting(const struct device *d)
 
 /* ---- session.c ---- */
 
-/* Around a walk over a user's devices in which something is sent: sending may end a connection, and with the last one
- * the user. session_walked frees it then; true when it did. */
+/* Around a walk over a user's devices in which something is sent: sending may end a connection, and
+ * with the last one the user. session_walked frees it then; true when it did. */
 void session_walk(struct sessions *s, struct user *u);
 bool session_walked(struct sessions *s, struct user *u);
 
@@ -77,7 +78,8 @@ struct session_list {
 };
 
 /* 0 or -ENOMEM. Spans point into stored. */
-int session_list_read(struct session_list *l, const struct user *u, const struct store_user *stored);
+int session_list_read(struct session_list *l, const struct user *u,
+                      const struct store_user *stored);
 void session_list_free(struct session_list *l);
 /* Frame of an entry (borrowed), NULL without memory. */
 struct frame *session_list_frame(struct session_list *l, uint32_t index);
@@ -85,8 +87,8 @@ struct frame *session_list_frame(struct session_list *l, uint32_t index);
 size_t session_list_stale_marks(const struct session_list *l, const struct store_user *stored,
                                 struct text_span *out, size_t max);
 /* Sends FULL_SYNC. */
-void session_list_full_sync(const struct session_list *l, struct device *d, const char *type, bool is_recovered,
-                            size_t missed);
+void session_list_full_sync(const struct session_list *l, struct device *d, const char *type,
+                            bool is_recovered, size_t missed);
 
 /* ---- session_live.c ---- */
 

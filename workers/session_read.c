@@ -241,8 +241,8 @@ static void ignore(void *data, int error, int64_t value)
     (void)data, (void)error, (void)value;
 }
 
-/* Read marks live as long as the user marks something; those of entries that left the list are of no
- * use. */
+/* Read marks live as long as the user marks something; those of entries that left the list are of
+ * no use. */
 static void trim_marks(struct applying *a, const struct store_user *stored)
 {
     size_t enough = 2 * (size_t)a->s->w->opt->history_size + 64;

@@ -18,7 +18,8 @@
 
 enum kind { KIND_USER, KIND_DONE, KIND_NUMSUB, KIND_EXEC_FIRST, KIND_TEXT };
 
-/* Under way: in the order sent, which is the order answered. A cancelled call stays until its reply. */
+/* Under way: in the order sent, which is the order answered. A cancelled call stays until its
+ * reply. */
 struct store_call {
     struct store *store;
     struct store_call *next, *prev;
@@ -151,8 +152,8 @@ static struct text_span span_of(const redisReply *r)
     return (struct text_span){r->str, r->len};
 }
 
-/* Strings of an array; anything else in it is left out. NULL and 0 when there are none; false without
- * memory. */
+/* Strings of an array; anything else in it is left out. NULL and 0 when there are none; false
+ * without memory. */
 static bool strings_of(const struct store_call *c, const redisReply *r, struct text_span **out,
                        size_t *count)
 {
@@ -251,7 +252,8 @@ static void answer(struct store_call *c, const redisReply *reply)
 
 static int send_last(struct store_call *c, int argc, const char **argv, const size_t *argvlen);
 
-/* True when the script's text was sent in place of its hash. Calls sent meanwhile are answered in their own order: this one becomes the last. */
+/* True when the script's text was sent in place of its hash. Calls sent meanwhile are answered in
+ * their own order: this one becomes the last. */
 static bool retry_script(struct store_call *c, const redisReply *reply)
 {
     struct store *s = c->store;
@@ -459,7 +461,8 @@ struct store_call *store_trim_read(struct store *s, const char *user_id,
     return c;
 }
 
-/* Keeps the arguments: after NOSCRIPT they are sent once more. One block: pointers, lengths, bytes. */
+/* Keeps the arguments: after NOSCRIPT they are sent once more. One block: pointers, lengths,
+ * bytes. */
 static int keep_script(struct store_call *c, const struct emit_command *e)
 {
     size_t bytes = 0, n = (size_t)e->argc;
@@ -561,8 +564,8 @@ static void on_down(void *data)
     ev_timer_stop(s->w->loop, &s->timeout);
 }
 
-/* A worker that was stopped or busy finds its timer due before it looked at the socket: so the link is
- * given up only when the socket had nothing either. */
+/* A worker that was stopped or busy finds its timer due before it looked at the socket: so the link
+ * is given up only when the socket had nothing either. */
 static void on_timeout(struct ev_loop *loop, struct ev_timer *t, int events)
 {
     (void)events;

@@ -1,8 +1,10 @@
 /*
- * store.h - the worker's command link: lists, snapshots, marks, scripts, probes. Asynchronous, pipelined, every call answered exactly once.
+ * store.h - the worker's command link: lists, snapshots, marks, scripts, probes. Asynchronous,
+ * pipelined, every call answered exactly once.
  *
- * Each call's callback gets its answer, or an error when the link is down, lost, or too slow (redis-command-timeout: the link is given up and made anew).
- * Calls while the link is down fail at once with -ENOTCONN; nobody waits in a queue here. hiredis with libev's adapter.
+ * Each call's callback gets its answer, or an error when the link is down, lost, or too slow
+ * (redis-command-timeout: the link is given up and made anew). Calls while the link is down return
+ * NULL at once; nobody waits in a queue here. hiredis with libev's adapter.
  */
 #ifndef BELFRY_WORKERS_STORE_H
 #define BELFRY_WORKERS_STORE_H
@@ -40,31 +42,39 @@ struct store *store_new(struct worker *w);
 void store_free(struct store *s);
 bool store_is_up(const struct store *s);
 
-/* Each returns the call (cancel it with store_cancel, after which the callback never comes), or NULL when it could not be sent (down, no memory): the callback
- * is then not called, and never from within the call itself. Arguments are borrowed for the call. Errors a callback gets: -ECONNRESET (the link was lost; nothing is known of
- * what was to be written), -ETIMEDOUT (the same, given up by us), -EIO (an error reply, counted and logged), -ENOMEM, -ECANCELED. */
+/* Each returns the call (cancel it with store_cancel, after which the callback never comes), or
+ * NULL when it could not be sent (down, no memory): the callback is then not called, and never from
+ * within the call itself. Arguments are borrowed for the call. Errors a callback gets: -ECONNRESET
+ * (the link was lost; nothing is known of what was to be written), -ETIMEDOUT (the same, given up
+ * by us), -EIO (an error reply, counted and logged), -ENOMEM, -ECANCELED. */
 
-/* List (history-size entries at most), snapshot, read marks and acked id, all of one moment. A key of another type counts as empty. Read marks
- * come bounded (STORE_READ_MARKS_MAX or eight times history-size, whichever is more). */
-struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn, void *data);
+/* List (history-size entries at most), snapshot, read marks and acked id, all of one moment. A key
+ * of another type counts as empty. Read marks come bounded (STORE_READ_MARKS_MAX or eight times
+ * history-size, whichever is more). */
+struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn,
+                                   void *data);
 #define STORE_READ_MARKS_MAX 1024
 /* Takes marks out that mark nothing any more. */
-struct store_call *store_trim_read(struct store *s, const char *user_id, const struct text_span *ids, size_t count,
-                                   store_done_fn *fn, void *data);
-/* An event, with EVAL after NOSCRIPT. */
-struct store_call *store_emit(struct store *s, const struct emit_command *c, store_done_fn *fn, void *data);
-struct store_call *store_numsub(struct store *s, const char *user_id, store_done_fn *fn, void *data);
-/* SADD of the read marks with their expiry, and PUBLISH of the text to the user's channel, so that every device on every worker and instance
- * hears it. value: marks that are new. */
-struct store_call *store_mark_read(struct store *s, const char *user_id, const struct text_span *ids, size_t count,
-                                   struct text_span publish, store_done_fn *fn, void *data);
-struct store_call *store_set_acked(struct store *s, const char *user_id, struct text_span id, store_done_fn *fn,
+struct store_call *store_trim_read(struct store *s, const char *user_id,
+                                   const struct text_span *ids, size_t count, store_done_fn *fn,
                                    void *data);
+/* An event, with EVAL after NOSCRIPT. */
+struct store_call *store_emit(struct store *s, const struct emit_command *c, store_done_fn *fn,
+                              void *data);
+struct store_call *store_numsub(struct store *s, const char *user_id, store_done_fn *fn,
+                                void *data);
+/* SADD of the read marks with their expiry, and PUBLISH of the text to the user's channel, so that
+ * every device on every worker and instance hears it. value: marks that are new. */
+struct store_call *store_mark_read(struct store *s, const char *user_id,
+                                   const struct text_span *ids, size_t count,
+                                   struct text_span publish, store_done_fn *fn, void *data);
+struct store_call *store_set_acked(struct store *s, const char *user_id, struct text_span id,
+                                   store_done_fn *fn, void *data);
 /* INFO, raw text. */
 struct store_call *store_info(struct store *s, store_text_fn *fn, void *data);
 /* PUBLISH of a probe. */
-struct store_call *store_publish(struct store *s, const char *channel, struct text_span text, store_done_fn *fn,
-                                 void *data);
+struct store_call *store_publish(struct store *s, const char *channel, struct text_span text,
+                                 store_done_fn *fn, void *data);
 void store_cancel(struct store_call *c); /* accepts NULL */
 
 #endif

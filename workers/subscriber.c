@@ -18,10 +18,10 @@
 
 /*
  * Confirmations come in the order of what was asked, one for each channel named in a SUBSCRIBE or
- * UNSUBSCRIBE. So each channel sent gets the next number, and each confirmation has the next number:
- * a user is subscribed when the confirmation with *its* number comes, whatever happened under
- * the same name before (a user who left and came back while the first answer was still under way).
- * A user may be freed after subscriber_drop, so a confirmation finds its user by name.
+ * UNSUBSCRIBE. So each channel sent gets the next number, and each confirmation has the next
+ * number: a user is subscribed when the confirmation with *its* number comes, whatever happened
+ * under the same name before (a user who left and came back while the first answer was still under
+ * way). A user may be freed after subscriber_drop, so a confirmation finds its user by name.
  */
 struct subscriber {
     struct worker *w;

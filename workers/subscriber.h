@@ -1,9 +1,11 @@
 /*
- * subscriber.h - the worker's pub/sub link: ws:broadcast, the probe channel and one channel for each connected user.
+ * subscriber.h - the worker's pub/sub link: ws:broadcast, the probe channel and one channel for
+ * each connected user.
  *
- * hiredis' non-blocking context read by a loop of our own: the asynchronous API keeps a callback object for each channel, which would cost more than
- * the user itself. SUBSCRIBE and UNSUBSCRIBE leave in batches at the end of a turn. Reconnects with jittered back-off and subscribes to everything
- * again. https://redis.io/docs/latest/develop/pubsub/
+ * hiredis' non-blocking context read by a loop of our own: the asynchronous API keeps a callback
+ * object for each channel, which would cost more than the user itself. SUBSCRIBE and UNSUBSCRIBE
+ * leave in batches at the end of a turn. Reconnects with jittered back-off and subscribes to
+ * everything again. https://redis.io/docs/latest/develop/pubsub/
  */
 #ifndef BELFRY_WORKERS_SUBSCRIBER_H
 #define BELFRY_WORKERS_SUBSCRIBER_H
@@ -16,7 +18,8 @@
 /* Starts connecting. NULL without memory only: Redis away is not an error. */
 struct subscriber *subscriber_new(struct worker *w);
 void subscriber_free(struct subscriber *s);
-/* First device of a user: session_on_subscribed follows when Redis confirmed; again after every reconnect. */
+/* First device of a user: session_on_subscribed follows when Redis confirmed; again after every
+ * reconnect. */
 void subscriber_want(struct subscriber *s, struct user *u);
 /* Last device left; u may be freed after this returns. */
 void subscriber_drop(struct subscriber *s, struct user *u);

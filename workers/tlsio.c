@@ -157,7 +157,8 @@ void tlsio_free(struct tlsio *t)
     free(t);
 }
 
-/* What a call that did not succeed means: 0 (end of stream), -EAGAIN with *events, another errno. */
+/* What a call that did not succeed means: 0 (end of stream), -EAGAIN with *events, another errno.
+ * */
 static int explain(struct tlsio *t, int result, int *events)
 {
     int error = errno;

@@ -27,9 +27,9 @@ void tlsio_free(struct tlsio *t);
 int tlsio_handshake(struct tlsio *t, int *events);
 /* Bytes read; 0 end of stream; -EAGAIN with *events; other negative errno. */
 ssize_t tlsio_read(struct tlsio *t, void *buf, size_t len, int *events);
-/* Bytes taken (may be fewer); -EAGAIN with *events; other negative errno. Taken bytes may still wait
- * inside for the socket, so that the caller's queue may change meanwhile: tlsio_has_pending tells, and
- * the next call (count may be 0) writes them first. */
+/* Bytes taken (may be fewer); -EAGAIN with *events; other negative errno. Taken bytes may still
+ * wait inside for the socket, so that the caller's queue may change meanwhile: tlsio_has_pending
+ * tells, and the next call (count may be 0) writes them first. */
 ssize_t tlsio_writev(struct tlsio *t, const struct iovec *iov, int count, int *events);
 bool tlsio_has_pending(const struct tlsio *t);
 /* Sends close_notify if that works at once. */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #define WHEEL_TICK_MS 100
-#define WHEEL_SLOTS 512 /* a turn of 51 s: most entries are a ping-interval away, less than a turn */
+#define WHEEL_SLOTS 512 /* a turn of 51 s: most deadlines are nearer, a ping-interval away */
 #define WHEEL_BOUND 4096 /* entries looked at in one call */
 #define WHEEL_AGAIN_S 0.001
 

@@ -26,6 +26,8 @@
 #define STOP_LIMIT_MS 4000
 /* After the last WebSocket was told to go: close handshakes, and answers that are awaited. */
 #define DRAIN_GRACE_MS 6000
+/* Accepted, and their request may be on its way: closing would reset it. */
+#define DRAIN_FRESH_MS 2000
 #define DRAIN_TICK_MS 50
 #define CONTROL_BATCH 16
 
@@ -45,6 +47,7 @@ struct life {
     int64_t began_ms;   /* of the drain; monotonic */
     int64_t over_ms;
     int64_t until_ms;   /* monotonic: exit then, whoever is left */
+    int64_t quiet_ms;   /* monotonic: since when only fresh or resting HTTP is left; 0: not yet */
     uint64_t to_close;  /* WebSockets when the drain began */
     uint64_t closed;
     enum close_reason reason;
@@ -87,9 +90,10 @@ static void close_one(const struct life *life, struct conn *c)
 
 struct census {
     struct life *life;
-    uint64_t open;    /* WebSockets */
-    uint64_t busy;    /* closing ones, and HTTP with a request or answer under way */
-    uint64_t due;     /* of open: how many to close now */
+    uint64_t open;  /* WebSockets */
+    uint64_t busy;  /* closing ones, and HTTP with a request or answer under way */
+    uint64_t fresh; /* HTTP or TLS without a request yet */
+    uint64_t due;   /* of open: how many to close now */
 };
 
 static void census_count(void *data, struct conn *c)
@@ -99,6 +103,8 @@ static void census_count(void *data, struct conn *c)
         census->open++;
     else if (c->state == CONN_CLOSING || c->reply || c->http || c->outq.bytes)
         census->busy++;
+    else if (!c->had_request && !c->is_metrics)
+        census->fresh++;
 }
 
 /* Selection sampling (Knuth, TAOCP volume 2, algorithm S): each open connection is as likely as any
@@ -112,7 +118,6 @@ static void census_close(void *data, struct conn *c)
         close_one(census->life, c);
         census->life->closed++;
         census->due--;
-        census->busy++;
     }
     census->open--;
 }
@@ -120,6 +125,20 @@ static void census_close(void *data, struct conn *c)
 static void leave(struct life *life)
 {
     ev_break(life->worker.loop, EVBREAK_ALL);
+}
+
+/* True when nobody is left to whom anything is owed. */
+static bool is_drained(struct life *life, const struct census *census, int64_t now_ms)
+{
+    if (now_ms >= life->until_ms)
+        return true;
+    if (census->open || census->busy) {
+        life->quiet_ms = 0;
+        return false;
+    }
+    if (!life->quiet_ms)
+        life->quiet_ms = now_ms;
+    return !census->fresh || now_ms - life->quiet_ms >= DRAIN_FRESH_MS;
 }
 
 /* Closes as many as the time that passed asks for; ends the process when nobody is left. */
@@ -136,11 +155,10 @@ static void drain_step(struct life *life)
         census.due = census.open; /* also those that came while draining */
     if (!census.due && goal > life->closed)
         census.due = goal - life->closed < census.open ? goal - life->closed : census.open;
-    uint64_t left = census.open - census.due;
-    if (census.due)
-        conns_each(life->worker.conns, census_close, &census);
-    if ((left == 0 && census.busy == 0) || now_ms >= life->until_ms)
+    if (is_drained(life, &census, now_ms))
         leave(life);
+    else if (census.due)
+        conns_each(life->worker.conns, census_close, &census);
 }
 
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
@@ -167,6 +185,7 @@ static void drain(struct life *life, const struct control_drain *order)
     life->over_ms = order->over_ms > 0 ? order->over_ms : 0;
     life->until_ms = life->began_ms + life->over_ms + DRAIN_GRACE_MS;
     life->closed = 0;
+    life->quiet_ms = 0;
     w->is_draining = true;
     acceptor_stop(w->acceptor);
     struct census census = {.life = life};

@@ -19,9 +19,9 @@
 
 /*
  * wslay reads through its own 4096-byte buffer. It is given a data frame's bytes up to the frame's
- * end and no further, so at a message border nothing of ours is inside it; and it is given a control
- * frame only when the frame is whole, because it checks the UTF-8 of a close reason rightly only then.
- * For both, frame borders are found here.
+ * end and no further, so at a message border nothing of ours is inside it; and it is given a
+ * control frame only when the frame is whole, because it checks the UTF-8 of a close reason rightly
+ * only then. For both, frame borders are found here.
  */
 struct wsock {
     struct wsock_pool *pool;
@@ -78,7 +78,8 @@ static ssize_t on_recv(wslay_event_context_ptr context, uint8_t *buf, size_t len
     return (ssize_t)len;
 }
 
-/* A frame comes in two pieces, header and payload: WSLAY_MSG_MORE says that a second one follows. */
+/* A frame comes in two pieces, header and payload: WSLAY_MSG_MORE says that a second one follows.
+ * */
 static ssize_t on_send(wslay_event_context_ptr context, const uint8_t *data, size_t len, int flags,
                        void *user_data)
 {
@@ -276,8 +277,8 @@ static uint64_t payload_size(const struct wsock *w)
     return size;
 }
 
-/* How many bytes head must hold before wslay sees it: the header, or a whole control frame (one that
- * is too long to be valid: its header, at which wslay fails). */
+/* How many bytes head must hold before wslay sees it: the header, or a whole control frame (one
+ * that is too long to be valid: its header, at which wslay fails). */
 static size_t head_size(const struct wsock *w)
 {
     size_t size = header_size(w);

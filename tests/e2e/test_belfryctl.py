@@ -433,6 +433,29 @@ def test_listen_over_a_unix_socket_and_with_port_0(make_server, listen, user):
     harness.remove_directory(os.path.dirname(path))
 
 
+def test_listen_speaks_tls_and_checks_whom_it_speaks_to(make_server, listen, user, tmp_path):
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    gateway = make_server(tls_certificate=certificate, tls_key=key, healthy=False)
+    port = gateway.addresses[0].rsplit(":", 1)[1]
+    by_name = "wss://localhost:%s/ws" % port
+    by_address = "wss://127.0.0.1:%s/ws" % port
+    common = [gateway, "--user", user, "--count=1", "--timeout=20"]
+    ears = [listen(*common), listen(*common, "--url", by_name, "--ca-file", certificate)]
+    for ear in ears:
+        ear.synced()
+    ctl(gateway, "emit", user, "PING")
+    for ear in ears:
+        ear.finish(DONE)
+    refused = ctl(gateway, "listen", "--user", user, "--url", by_name, expect=FAILED)
+    assert "--ca-file" in refused.err and refused.out == ""
+    mismatch = ctl(gateway, "listen", "--user", user, "--url", by_address, "--ca-file",
+                   certificate, expect=FAILED)
+    assert "mismatch" in mismatch.err
+
+
 # ---- status, reload, drain, stop ----------------------------------------------------------------
 
 

@@ -108,6 +108,20 @@ async def test_the_alias_path_is_unknown_without_the_profile(server, user):
     assert refused.value.status == 404
 
 
+async def test_echo_returns_everything_when_it_is_on(make_server, user):
+    server = make_server(echo="on")
+    async with await Client.open(server, path="/echo") as c:
+        for text in ("ping", "", "é" * 1000, "{"):
+            await c.send(text)
+            assert await c.raw() == text
+        await c.send(b"\0\xff")
+        assert await c.raw() == b"\0\xff"
+
+
+def test_echo_is_unknown_when_it_is_off(server):
+    assert_error(upgrade(server, path="/echo"), 404)
+
+
 # ---- refused ------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,17 @@ def test_the_program_of_the_manual_page_is_the_one_that_is_tested():
     assert [line.strip() for line in shown.splitlines()] == code
 
 
+def test_the_script_in_the_manual_is_the_one_that_is_used(redis):
+    with open(os.path.join(SOURCE, "man", "belfry-protocol.7"), encoding="utf-8") as f:
+        page = f.read()
+    script, sha = re.search(r"\n(local size.*?)\n\.Ed\n.*?\n\.Dl ([0-9a-f]{40})\n", page,
+                            re.S).groups()
+    script = script.replace("\\e", "\\").replace("\\&", "").replace("\\-", "-") + "\n"
+    assert redis.client.script_load(script) == sha
+    with open(os.path.join(SOURCE, "shared", "emit_script.c"), encoding="utf-8") as f:
+        assert '"%s"' % sha in f.read()
+
+
 def test_the_library_shows_nothing_but_its_own_names(installed):
     names = [line.split()[-1].split("@")[0] for line in
              run(["nm", "-D", "--defined-only", find(installed, "libbelfry.so")]).splitlines()]

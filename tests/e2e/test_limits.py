@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import struct
 import time
@@ -136,6 +137,32 @@ async def test_1008_for_more_than_client_message_rate(make_server, user):
         assert await c.closed() == (1008, "rate limit")
         await steady.nothing()
     assert closes(server)["closed_rate"] == 1
+
+
+# ---- 1011 ---------------------------------------------------------------------------------------
+
+
+def test_1011_for_a_connection_that_the_server_has_no_memory_for(make_server, user):
+    server = make_server(workers="1", max_message_size="32M")
+    with open("/proc/%d/status" % server.worker_pids()[0], encoding="ascii") as f:
+        size_kb = int(re.search(r"^VmSize:\s+(\d+) kB", f.read(), re.M).group(1))
+    server.stop()
+    if size_kb > 1 << 30:
+        pytest.skip("AddressSanitizer reserves more memory than there is")
+    server.spawn(["sh", "-c", "ulimit -v %d && exec \"$@\"" % (size_kb + 16384), "sh",
+                  harness.BELFRYD, "--config", server.config], env=server.environment())
+    server.wait_ready()
+    pids = server.worker_pids()
+    with raw(server, user) as c:
+        try:
+            c.send(TEXT, "x" * (30 << 20))
+        except ConnectionError:
+            pass
+        assert c.close_code() == (1011, "internal error")
+    with raw(server, user) as c:  # others are served, now as before
+        c.send(TEXT, "ping")
+        assert c.receive() == (TEXT, b"pong")
+    assert server.worker_pids() == pids
 
 
 # ---- 1001, 1012, drop ---------------------------------------------------------------------------

@@ -149,10 +149,11 @@ async def test_while_draining_nobody_new_is_accepted(make_server, user):
 
     async def is_shut():
         try:
-            await Client.open(server, user, open_timeout=2)
+            c = await Client.open(server, user, open_timeout=2)
         except (OSError, harness.Refused, asyncio.TimeoutError,
                 harness.websockets.exceptions.WebSocketException):
             return True
+        await c.close()  # the other worker had not heard of it yet
         return False
 
     await harness.eventually_async(is_shut, "shut")

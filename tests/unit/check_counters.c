@@ -165,6 +165,7 @@ START_TEST(prometheus_names_carry_units_and_kinds)
         "\nbelfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"0\"} 1\n"
         "belfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"1\"} 1\n",
         "\nbelfry_closes_total{reason=\"slow\",code=\"4008\",worker=\"0\"} 0\n",
+        "\nbelfry_instance_closes_total{reason=\"no_pong\",code=\"0\"} 2\n",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         ck_assert_msg(strstr(out.data, lines[i]) != NULL, "%s", lines[i]);

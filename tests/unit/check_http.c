@@ -12,7 +12,8 @@
 
 static const struct http_limits limits = {MAX_HEAD, MAX_BODY};
 
-/* Feeds in pieces of step bytes until the request is whole or refused. *used: how many were taken. */
+/* Feeds in pieces of step bytes until the request is whole or refused. *used: how many were taken.
+ * */
 static int feed_in_steps(struct http *h, const char *bytes, size_t len, size_t step, size_t *used)
 {
     int result = 0;
@@ -373,7 +374,8 @@ START_TEST(endless_chunk_extensions_and_trailers_are_refused)
         size_t used;
         int result = 0;
         memset(filler, 'x', sizeof filler);
-        static const char head[] = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        static const char head[] =
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         ck_assert_int_eq(http_feed(h, head, sizeof head - 1, &used), 0);
         ck_assert_int_eq(http_feed(h, heads[i], strlen(heads[i]), &used), 0);
         for (int k = 0; k < 100 && result == 0; k++)
@@ -386,7 +388,8 @@ END_TEST
 
 START_TEST(any_bytes_are_survived)
 {
-    static const char seed[] = "POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nA: b\r\n\r\nabc";
+    static const char seed[] =
+        "POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nA: b\r\n\r\nabc";
     srandom(5);
     for (int round = 0; round < 20000; round++) {
         char bytes[sizeof seed];

@@ -1,6 +1,7 @@
 /*
- * check_merge.c - merge.c against an oracle that is written the other way round: merge.c walks places, the oracle asks of each entry by itself
- * whether it must be sent, straight from the words of merge.h. All small cases are tried, not samples.
+ * check_merge.c - merge.c against an oracle that is written the other way round: merge.c walks
+ * places, the oracle asks of each entry by itself whether it must be sent, straight from the words
+ * of merge.h. All small cases are tried, not samples.
  */
 #include "config.h"
 
@@ -34,7 +35,8 @@ static bool keeps(const struct merge_entry *list, size_t count, size_t i)
     return true;
 }
 
-/* Entry whose time counts for i: the nearest one at or behind it (toward the tail) that has a time. */
+/* Entry whose time counts for i: the nearest one at or behind it (toward the tail) that has a
+ * time. */
 static long leader(const struct merge_entry *list, size_t count, size_t i)
 {
     for (size_t j = i; j < count; j++)

@@ -189,6 +189,7 @@ START_TEST(conflation_follows_the_table)
     ck_assert_uint_ne(dashboard, 0);
     ck_assert_uint_eq(key_of("dashboard_update", "{\"x\":2}"), dashboard);
     ck_assert_uint_ne(dashboard, a);
+    ck_assert_uint_ne(a, message_id_hash("a", 1)); /* a key is of a type and a field */
     ck_assert_uint_eq(key_of("NEW_TRANSACTION", "{\"account_id\":\"a\"}"), 0);
     ck_assert_uint_eq(key_of("SOMETHING_ELSE", "{\"account_id\":\"a\"}"), 0);
     ck_assert_uint_eq(read_ok("{\"type\":\"BALANCE_UPDATE\"}").conflate_key, 0);

@@ -578,6 +578,70 @@ START_TEST(an_answer_in_drops_does_not_prolong_the_call)
 }
 END_TEST
 
+static void *hang_up(void *data)
+{
+    int fd = accept(*(int *)data, NULL, NULL);
+    nap_ms(200); /* until the sender waits for room */
+    close(fd);
+    return NULL;
+}
+
+START_TEST(a_connection_that_breaks_while_it_is_written_to_raises_no_signal)
+{
+    int listener = false_server();
+    enum { LARGE = 20000000 };
+    char *payload = malloc(LARGE);
+    memset(payload, ' ', LARGE);
+    payload[0] = '{';
+    payload[LARGE - 2] = '}';
+    payload[LARGE - 1] = '\0';
+    signal(SIGPIPE, on_pipe);
+    struct belfry *b = open_handle();
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, hang_up, &listener), 0);
+    ck_assert_int_eq(belfry_emit(b, "u", "x", payload, 0, NULL), -EIO);
+    ck_assert_int_eq(pipes, 0);
+    sigset_t blocked;
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    ck_assert_int_eq(sigismember(&blocked, SIGPIPE), 0);
+    raise(SIGPIPE); /* the host's own still come */
+    ck_assert_int_eq(pipes, 1);
+    pthread_join(thread, NULL);
+    belfry_close(b);
+    free(payload);
+    close(listener);
+}
+END_TEST
+
+/* Says READONLY on the first connection, which stays open, and serves on the second. */
+static void *fail_over(void *data)
+{
+    char got[4096];
+    int first = accept(*(int *)data, NULL, NULL);
+    if (read(first, got, sizeof(got)) > 0)
+        send(first, "-READONLY replica\r\n", 19, MSG_NOSIGNAL);
+    int second = accept(*(int *)data, NULL, NULL);
+    if (read(second, got, sizeof(got)) > 0)
+        send(second, ":3\r\n", 4, MSG_NOSIGNAL);
+    close(first);
+    close(second);
+    return NULL;
+}
+
+START_TEST(after_a_failover_the_address_is_looked_up_again)
+{
+    int listener = false_server();
+    struct belfry *b = open_handle();
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, fail_over, &listener), 0);
+    ck_assert_int_eq(belfry_emit(b, "u", "x", "{}", 0, NULL), -EIO);
+    ck_assert_int_eq(belfry_emit(b, "u", "x", "{}", 0, NULL), 3);
+    pthread_join(thread, NULL);
+    belfry_close(b);
+    close(listener);
+}
+END_TEST
+
 START_TEST(connections_that_cannot_be_made_are_told_apart)
 {
     struct belfry_config config = {.redis_url = "redis://127.0.0.1:1", .timeout_ms = 2000};
@@ -641,6 +705,8 @@ int main(void)
     tcase_add_test(tc, a_server_that_never_answers_costs_one_timeout);
     tcase_add_test(tc, answers_that_make_no_sense_are_errors);
     tcase_add_test(tc, an_answer_in_drops_does_not_prolong_the_call);
+    tcase_add_test(tc, a_connection_that_breaks_while_it_is_written_to_raises_no_signal);
+    tcase_add_test(tc, after_a_failover_the_address_is_looked_up_again);
     tcase_add_test(tc, connections_that_cannot_be_made_are_told_apart);
     tcase_add_test(tc, a_large_payload_passes_whole);
     Suite *s = suite_create("publish");

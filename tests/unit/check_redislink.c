@@ -1,5 +1,6 @@
 /*
- * check_redislink.c - one link's life, against a real redis-server and against servers that misbehave.
+ * check_redislink.c - one link's life, against a real redis-server and against servers that
+ * misbehave.
  */
 #include "config.h"
 
@@ -311,6 +312,19 @@ START_TEST(what_is_not_redis_is_given_up)
 }
 END_TEST
 
+START_TEST(a_reply_that_nobody_asked_for_ends_the_link_and_nothing_else)
+{
+    static const char *texts[] = {"+OK\r\n+PONG\r\n+EXTRA\r\n", "+OK\r\n+PONG\r\n*2\r\n:1\r\n:2\r\n",
+                                  "+OK\r\n+PONG\r\n:1\r\n", "+OK\r\n+PONG\r\n$-1\r\n",
+                                  "+OK\r\n+PONG\r\n-ERR x\r\n"};
+    serve(texts[_i], strlen(texts[_i]));
+    open_link(1);
+    unit_run_until(downs == 1);
+    ck_assert_uint_eq(ups, 1);
+    serve_no_more();
+}
+END_TEST
+
 START_TEST(one_reply_above_the_bound_resets_the_link)
 {
     enum { SIZE = REDISLINK_BUFFER_MAX_BYTES + (8 << 20) };
@@ -402,6 +416,64 @@ START_TEST(a_refused_connection_is_tried_again)
 }
 END_TEST
 
+#ifdef HAVE_HIREDIS_SSL
+/* A certificate for localhost that its own file vouches for. */
+static void make_certificate(void)
+{
+    char command[500];
+    snprintf(command, sizeof(command),
+             "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 "
+             "-subj /CN=localhost -addext subjectAltName=DNS:localhost >/dev/null 2>&1",
+             server.dir);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(command, sizeof(command), "%s/cert", server.dir);
+    setenv("SSL_CERT_FILE", command, 1);
+}
+
+static int start_tls_server(void)
+{
+    char port_text[16], path[2][100];
+    int fd, port = tcp_port(&fd);
+    close(fd);
+    snprintf(port_text, sizeof(port_text), "%d", port);
+    snprintf(path[0], sizeof(path[0]), "%s/cert", server.dir);
+    snprintf(path[1], sizeof(path[1]), "%s/key", server.dir);
+    server.pid = fork();
+    if (!server.pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execlp("redis-server", "redis-server", "--port", "0", "--tls-port", port_text, "--bind",
+               "127.0.0.1", "--tls-cert-file", path[0], "--tls-key-file", path[1],
+               "--tls-ca-cert-file", path[0], "--tls-auth-clients", "no", "--save", "",
+               "--logfile", "/dev/null", "--dir", server.dir, (char *)NULL);
+        _exit(127);
+    }
+    return port;
+}
+
+START_TEST(a_tls_link_comes_up_under_the_name_in_the_certificate_only)
+{
+    char url[64];
+    make_certificate();
+    int port = start_tls_server();
+    snprintf(url, sizeof(url), "rediss://localhost:%d", port);
+    unit_set_url(url);
+    open_link(_i);
+    unit_run_until(ups == 1);
+    redislink_free(link_);
+    snprintf(url, sizeof(url), "rediss://127.0.0.1:%d", port); /* the same server */
+    unit_set_url(url);
+    open_link(_i);
+    unit_run(1.);
+    ck_assert_uint_eq(ups, 1);
+    char path[100];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/%s", server.dir, i ? "key" : "cert");
+        unlink(path);
+    }
+}
+END_TEST
+#endif
+
 int main(void)
 {
     if (!redis_is_installed())
@@ -421,11 +493,16 @@ int main(void)
     tcase_add_loop_test(t, a_server_that_says_nothing_is_given_up_in_time_and_tried_again, 0, 2);
     tcase_add_loop_test(t, a_server_that_is_loading_is_tried_again, 0, 2);
     tcase_add_loop_test(t, what_is_not_redis_is_given_up, 0, 2);
+    tcase_add_loop_test(t, a_reply_that_nobody_asked_for_ends_the_link_and_nothing_else, 0, 5);
     tcase_add_test(t, one_reply_above_the_bound_resets_the_link);
     tcase_add_test(t, many_replies_at_once_are_handled_in_turns_and_none_is_lost);
     tcase_add_loop_test(t, a_name_is_resolved_and_connected_to, 0, 2);
     tcase_add_loop_test(t, a_name_that_nobody_knows_is_asked_again_without_blocking_the_loop, 0, 2);
     tcase_add_loop_test(t, a_refused_connection_is_tried_again, 0, 2);
+#ifdef HAVE_HIREDIS_SSL
+    if (!system("command -v openssl >/dev/null 2>&1"))
+        tcase_add_loop_test(t, a_tls_link_comes_up_under_the_name_in_the_certificate_only, 0, 2);
+#endif
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

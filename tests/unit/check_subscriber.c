@@ -15,12 +15,14 @@
 
 static struct redis_server server;
 static unsigned confirmed, messages, broadcasts, losses, probes_ready;
+static uint64_t subscriptions_then; /* at the latest confirmation */
 static char last_user[64], last_text[64], last_echo[64];
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
     (void)w, (void)u;
     confirmed++;
+    subscriptions_then = counter(CTR_redis_subscriptions);
 }
 
 static void copy(char to[64], const char *text, size_t len)
@@ -177,18 +179,18 @@ END_TEST
 
 START_TEST(a_user_who_leaves_and_comes_back_is_confirmed_by_its_own_confirmation_only)
 {
-    struct device d;
+    struct device alice, bob;
     unit_run_until(probes_ready == 1);
-    come(&d, "alice");
-    ev_run(unit_worker.loop, EVRUN_NOWAIT); /* SUBSCRIBE is on its way */
-    if (d.user->subscription == SUBSCRIPTION_SENT) {
-        go(&d);
-        come(&d, "alice");
-        ck_assert_int_eq(d.user->subscription, SUBSCRIPTION_WANTED);
-    }
-    unit_run_until(d.user->subscription == SUBSCRIPTION_CONFIRMED);
-    unit_run(0.05);
-    ck_assert_uint_eq(confirmed, 1);
+    come(&alice, "alice");
+    ev_run(unit_worker.loop, EVRUN_NOWAIT);
+    ck_assert_int_eq(alice.user->subscription, SUBSCRIPTION_SENT); /* SUBSCRIBE is on its way */
+    go(&alice);
+    come(&bob, "bob");
+    come(&alice, "alice");
+    ck_assert_int_eq(alice.user->subscription, SUBSCRIPTION_WANTED);
+    unit_run_until(alice.user->subscription == SUBSCRIPTION_CONFIRMED);
+    ck_assert_uint_eq(confirmed, 2);
+    ck_assert_uint_eq(subscriptions_then, 4); /* with bob: not the answer to the first SUBSCRIBE */
     ck_assert_int_eq(redis_int(&server, "PUBLISH ws:user:alice x"), 1);
     unit_run_until(messages == 1);
 }
@@ -251,7 +253,7 @@ START_TEST(bytes_of_any_kind_pass)
     struct device d;
     come(&d, "%s \xc3\xa9*");
     unit_run_until(confirmed == 1);
-    ck_assert_int_eq(redis_int(&server, "PUBLISH %b %b", "ws:user:%s \xc3\xa9*", (size_t)13, "a\0b",
+    ck_assert_int_eq(redis_int(&server, "PUBLISH %b %b", "ws:user:%s \xc3\xa9*", (size_t)14, "a\0b",
                                (size_t)3), 1);
     unit_run_until(messages == 1);
     ck_assert_mem_eq(last_text, "a", 2);

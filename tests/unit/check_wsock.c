@@ -72,7 +72,8 @@ static void on_error(void *data, enum close_reason reason)
                      : reason == CLOSE_TOO_BIG ? "1009 " : "? ");
 }
 
-static const struct wsock_events events = {on_text, on_binary, on_pong, on_close, on_send, on_error};
+static const struct wsock_events events = {on_text,  on_binary, on_pong,
+                                           on_close, on_send,   on_error};
 
 static void setup(void)
 {
@@ -203,10 +204,11 @@ END_TEST
 
 START_TEST(every_length_form_is_read)
 {
-    static const size_t lengths[] = {0, 1, 125, 126, 127, 4095, 4096, 4097, 65535, 65536, MAX_MESSAGE};
+    /* Short ones stand in other tests. */
+    static const size_t lengths[] = {125, 126, 127, 4095, 4096, 4097, 65535, 65536, MAX_MESSAGE};
     static char payload[MAX_MESSAGE];
     memset(payload, 'y', sizeof payload);
-    for (size_t i = 2; i < sizeof lengths / sizeof *lengths; i++) {
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         char what[40];
         snprintf(what, sizeof what, "text:%zuxy ", lengths[i]);
         add_frame_form(0x81, payload, lengths[i], 0);

@@ -1,5 +1,6 @@
 /*
- * redis_server.h - a private redis-server on a unix socket in a folder of its own, and a worker's context around it, for unit tests.
+ * redis_server.h - a private redis-server on a unix socket in a folder of its own, and a worker's
+ * context around it, for unit tests.
  *
  * The server dies with the test that started it.
  */
