@@ -121,8 +121,8 @@ void counters_json_group(const struct counters *c, int slot, const char *group,
  * belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds
  * as belfry_NAME_seconds (base units). The rows of the close table are one metric:
  * belfry_closes_total{reason="no_pong",code="0",worker="0"}. The same rows of all workers
- * together follow as belfry_instance_NAME, without label: beside the workers' samples they would count
- * twice in every sum. */
+ * together follow as belfry_instance_NAME, without label: beside the workers' samples they would
+ * count twice in every sum. */
 void counters_prometheus(const struct counters *c, struct text_buf *out);
 
 #endif

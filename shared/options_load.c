@@ -452,7 +452,10 @@ int options_load(int argc, char **argv, char **environment, bool stop_at_word,
     /* Who asks for help gets it, whatever the environment and the file say. */
     if (!l.command->help && !l.command->version) {
         read_environment(&l, environment);
+        int outside_file = l.errors;
         read_file(&l);
+        if (is_tolerant)
+            l.errors = outside_file;
     } else
         l.o->file = strdup("");
     set_profile(&l);
@@ -460,7 +463,7 @@ int options_load(int argc, char **argv, char **environment, bool stop_at_word,
         say(&l, true, "out of memory");
     if (command == NULL)
         options_command_free(&unused);
-    if (l.no_memory || (l.errors && !is_tolerant)) {
+    if (l.no_memory || l.errors) {
         options_free(l.o);
         return -EINVAL;
     }

@@ -218,7 +218,7 @@ static void on_close(void *data, int code)
     c->close_frame_received = true;
     if (is_listening(c)) {
         conn_end_websocket(c, CLOSE_CLIENT, code);
-        /* It may have asked something just before: what is queued still goes out, unless it is much. */
+        /* It may have asked something just before: what waits still goes out, if it is not much. */
         if (c->outq.bytes > CLOSE_QUEUE_MAX_BYTES)
             outq_drop_frames(&c->outq);
         send_close(c, code, ""); /* RFC 6455, section 5.5.1: the same code comes back */

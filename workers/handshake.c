@@ -116,11 +116,13 @@ static bool bearer_subprotocol(const struct http *h, struct text_span *token)
     return false;
 }
 
-/* 1: found; 0: there is none; -EINVAL or -ENOSPC: the query's cannot be read. */
+/* 1: found; 0: there is none; -EINVAL: the query's cannot be read. */
 static int find_token(const struct http *h, bool with_subprotocol, char *buf, size_t cap,
                       struct text_span *token)
 {
     int len = query_value(h, "token", buf, cap);
+    if (len == -ENOSPC) /* too long for a token: a bad one, as its length tells token_verify */
+        return text_query_find(http_query(h), "token", token);
     if (len < 0)
         return len;
     if (len > 0) {

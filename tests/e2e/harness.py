@@ -741,6 +741,35 @@ class Client:
             await asyncio.wait_for(self.ws.wait_closed(), TIMEOUT)
 
 
+async def follow(server, user, count, ready, on_message):
+    """A device that keeps coming back with its last id until it has so many messages.
+
+    ready is called when it has attached first, on_message after each message.
+    """
+    got = []
+    left = deadline(40)
+    while len(got) < count:
+        if left() <= 0:
+            raise Failure("only %d messages of %d" % (len(got), count))
+        try:
+            c = await Client.attach(server, user,
+                                    query={"last_id": got[-1]["id"]} if got else None)
+        except (OSError, Refused, asyncio.TimeoutError, websockets.exceptions.WebSocketException):
+            await asyncio.sleep(0.02)
+            continue
+        assert c.sync["sync"]["recovered"] is True
+        ready()
+        try:
+            while len(got) < count:
+                got.append(await c.next(20))
+                on_message()
+        except websockets.exceptions.ConnectionClosed:
+            continue
+        finally:
+            await c.close()
+    return got
+
+
 def uri_host(address):
     return "localhost" if address.startswith("unix:") else address
 
@@ -799,7 +828,10 @@ class RawClient:
         if not masked:
             return head + payload
         mask = os.urandom(4)
-        return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+        whole = (mask * (len(payload) // 4 + 1))[:len(payload)]
+        masked_payload = (int.from_bytes(payload, "little")
+                          ^ int.from_bytes(whole, "little")).to_bytes(len(payload), "little")
+        return head + mask + masked_payload
 
     def __enter__(self):
         return self

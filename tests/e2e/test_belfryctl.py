@@ -147,7 +147,7 @@ def test_an_option_belongs_to_the_subcommand_after_it_and_to_the_server_before(a
 def test_the_environment_and_the_file_are_read_as_the_server_reads_them(alone, tmp_path):
     broken = tmp_path / "broken.conf"
     broken.write_text("ping-intervall = 5s\n")
-    result = ctl(str(broken), "status", expect=USAGE)
+    result = ctl(str(broken), "token", "--user=x", expect=USAGE)
     assert "broken.conf:1" in result.err and "ping-interval" in result.err
     told = ctl(None, "token", "--user=x",
                env=environment(BELFRY_CONFIG=alone, BELFRY_JWT_ISSUER="from-env"))
@@ -491,6 +491,9 @@ def test_reload_waits_for_its_outcome(make_server):
     refused = ctl(gateway, "reload", "--config", "/dev/null",
                   "--control-socket=" + gateway.control, expect=FAILED)
     assert "ping-interval" in refused.err and refused.out == ""
+    # The same file read by belfryctl itself: what is wrong in it must not keep it from asking.
+    assert "reload: " in ctl(gateway, "reload", expect=FAILED).err
+    assert "REFUSED" in ctl(gateway, "status").out
     answer = ctl("/dev/null", "--json", "reload", "--control-socket=" + gateway.control,
                  expect=FAILED)
     assert answer.json()[0]["ok"] is False

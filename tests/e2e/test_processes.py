@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -58,6 +59,39 @@ async def test_a_killed_worker_is_replaced_and_the_others_clients_notice_nothing
         assert reply["payload"]["user_connections"] == kept + 1
     for c in clients:
         await c.close()
+
+
+@pytest.mark.parametrize("trouble", ["workers die", "reloads"])
+async def test_who_comes_back_with_its_last_id_misses_nothing_and_gets_nothing_twice(
+        redis, make_server, user, trouble):
+    server = make_server(drain_time="0s")
+    total = 300
+    sent = [message(user=user, payload={"n": n}) for n in range(total)]
+    ahead, attached = threading.Semaphore(70), threading.Event()  # fewer than the list holds
+
+    def fire():
+        attached.wait(10)
+        for n, one in enumerate(sent):
+            if not ahead.acquire(timeout=20):
+                return
+            produce(redis, user, one)
+            if n % 80 == 40 and trouble == "reloads":
+                before = server.status()["generation"]
+                server.signal(signal.SIGHUP)
+                server.wait_status(lambda s: s["generation"] > before, "reloaded")
+            elif n % 80 == 40:
+                for pid in server.worker_pids():
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=fire)
+    thread.start()
+    try:
+        got = await harness.follow(server, user, total, attached.set, ahead.release)
+        assert [m["payload"]["n"] for m in got] == list(range(total))
+    finally:
+        thread.join()
+    if trouble == "reloads":
+        assert server.stats()["statistics"]["closes"]["closed_restart"] >= 2
 
 
 def test_connections_that_wait_in_a_dead_workers_queue_are_served(make_server):

@@ -17,7 +17,7 @@ lint()
         grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*<(shared|workers|src)/' "$file" |
             sed "s#^#$file:#; s#\$#: our own headers are included with quotes#"
     done
-    for file in shared/*.c workers/*.c src/*.c tests/unit/*.c; do
+    for file in shared/*.c workers/*.c src/*.c tests/*/*.c; do
         [ -f "$file" ] || continue
         first=$(grep -m1 -E '^[[:space:]]*#[[:space:]]*include' "$file")
         [ "$first" = '#include "config.h"' ] || echo "$file: config.h is not included first"

@@ -5,8 +5,8 @@ tab=$(printf '\t')
 
 lint()
 {
-    for file in shared/*.[ch] workers/*.[ch] src/*.[ch] tests/unit/*.[ch] tests/fuzz/*.[ch] \
-        tests/bench/*.[ch] shared/*.def tests/e2e/*.py etc/*.sh tests/lint/*.sh tests/chroot \
+    for file in shared/*.[ch] workers/*.[ch] src/*.[ch] tests/*.[ch] tests/*/*.[ch] \
+        shared/*.def tests/e2e/*.py etc/*.sh tests/lint/*.sh tests/chroot \
         quickstart; do
         [ -f "$file" ] || continue
         case $file in

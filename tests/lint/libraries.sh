@@ -6,7 +6,7 @@ table()
     cat <<'END'
 llhttp\.h           http
 wslay/              frame wsock wsclient
-openssl/            handshake publish tlsio token_keys wsclient
+openssl/            handshake publish redislink tlsio token_keys wsclient
 jwt\.h              token token_keys
 zlib\.h             frame wsock
 uthash\.h           hub

@@ -10,7 +10,7 @@ lint()
                 echo "$file: not in $folder/local.mk"
         done
     done
-    for file in tests/unit/*.c tests/unit/*.h tests/e2e/*.py tests/lint/*.sh man/*.[1-9]; do
+    for file in tests/*.c tests/*/*.[ch] tests/e2e/*.py tests/lint/*.sh man/*.[1-9]; do
         [ -f "$file" ] || continue
         name=$file
         case $file in tests/unit/check_*.c) name=${file%.c} ;; esac

@@ -3,8 +3,7 @@
 
 lint()
 {
-    for file in shared/*.[ch] workers/*.[ch] src/*.[ch] tests/unit/*.[ch] tests/fuzz/*.[ch] \
-        tests/bench/*.[ch]; do
+    for file in shared/*.[ch] workers/*.[ch] src/*.[ch] tests/*.[ch] tests/*/*.[ch]; do
         [ -f "$file" ] || continue
         awk -v file="$file" '
             /^\{/ { start = NR }
