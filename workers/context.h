@@ -45,7 +45,8 @@ struct worker {
     bool is_draining;
 };
 
-/* Milliseconds now, read once a turn (ev_now), and the wall clock of the same turn. */
+/* Milliseconds on the monotonic clock, which no step of the wall clock moves (clock_mono_coarse_ms);
+ * and the wall clock of this turn of the loop. */
 int64_t worker_now_ms(const struct worker *w);
 int64_t worker_wall_ms(const struct worker *w);
 

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "shared/clock.h"
+
 #define WHEEL_TICK_MS 100
 #define WHEEL_SLOTS 512 /* a turn of 51 s: most deadlines are nearer, a ping-interval away */
 #define WHEEL_BOUND 4096 /* entries looked at in one call */
@@ -117,7 +119,7 @@ void wheel_free(struct wheel *w)
 
 int64_t wheel_now_ms(const struct wheel *w)
 {
-    return w->loop ? (int64_t)(ev_now(w->loop) * 1000) : w->tick * WHEEL_TICK_MS;
+    return w->loop ? clock_mono_coarse_ms() : w->tick * WHEEL_TICK_MS;
 }
 
 /* ---- arming ---- */
