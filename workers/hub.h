@@ -40,6 +40,7 @@ struct device {
     struct held *held;            /* while attaching or repairing; NULL: none came */
     struct refresh *refreshes;    /* session.c; NULL: none asked for */
     bool in_reading;              /* the user's reading under way serves this device */
+    bool is_counted;              /* in usertable.h's table: it was not full when the device came */
     uint8_t overflows;            /* times held had to be cut since the device began to wait */
 };
 

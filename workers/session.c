@@ -99,10 +99,12 @@ int session_open(struct worker *w, struct device *d, const struct token_claims *
     uint64_t hash = text_hash64(claims->user_id, claims->user_id_len);
     int error = usertable_enter(start->users, start->slot, hash,
                                 (uint32_t)w->opt->max_connections_per_user);
+    d->is_counted = error > 0;
     if (error >= 0) {
         error = 0;
         if (!hub_join(w->hub, d, claims->user_id, claims->user_id_len)) {
-            usertable_leave(start->users, start->slot, hash);
+            if (d->is_counted)
+                usertable_leave(start->users, start->slot, hash);
             error = -ENOMEM;
         }
     }
@@ -126,7 +128,8 @@ void session_close(struct worker *w, struct device *d)
     struct user *u = d->user;
     if (!u)
         return;
-    usertable_leave(w->start->users, w->start->slot, u->id_hash);
+    if (d->is_counted)
+        usertable_leave(w->start->users, w->start->slot, u->id_hash);
     session_refreshes_free(s, d);
     free(d->resume);
     filter_free(d->filter);
