@@ -189,6 +189,12 @@ bool recent_has_forgotten(const struct recent *r)
     return r && r->has_forgotten;
 }
 
+void recent_mark_complete(struct recent *r)
+{
+    if (r)
+        r->has_forgotten = false;
+}
+
 bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms)
 {
     if (!r)

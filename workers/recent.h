@@ -37,6 +37,9 @@ void recent_free(struct recent *r);
 bool recent_knows(const struct recent *r, uint64_t id_hash); /* accepts NULL: false */
 /* True when the limit was reached and ids were forgotten: an unknown id may have been sent. */
 bool recent_has_forgotten(const struct recent *r); /* accepts NULL: false */
+/* The whole list was added just now: what was forgotten before is in no list any more. Accepts
+ * NULL. */
+void recent_mark_complete(struct recent *r);
 
 /* A live copy came: true when it must not be relayed. That is, when it repeats one of the last
  * RECENT_REPEAT_MESSAGES within RECENT_REPEAT_MS, or when its id was listed: it was sent from the

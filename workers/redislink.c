@@ -412,8 +412,8 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int events)
 
 /*
  * hiredis' asynchronous half asserts that a reply without a command belongs to a subscription. No
- * real server sends one, but none must be able to end this process. So the reader fails, and with it
- * the connection, before such a reply is made. Errors pass: hiredis closes after them by itself.
+ * real server sends one, but none must be able to end this process. So the reader fails, and with
+ * it the connection, before such a reply is made. Errors pass: hiredis closes after them by itself.
  */
 static bool is_unasked(const redisReadTask *task)
 {

@@ -234,6 +234,7 @@ static void remember(struct applying *a)
     for (size_t k = 0; k < l->order_count; k++)
         (void)recent_add(&a->u->recent, a->s->known_limit, l->entries[l->order[k]].id_hash,
                          RECENT_LISTED, now_ms);
+    recent_mark_complete(a->u->recent);
 }
 
 static void ignore(void *data, int error, int64_t value)

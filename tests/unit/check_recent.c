@@ -109,6 +109,9 @@ START_TEST(the_oldest_is_forgotten_and_renewing_makes_an_id_the_newest)
     ck_assert(recent_knows(r, 1));
     ck_assert(!recent_knows(r, 2));
     ck_assert(recent_knows(r, 3));
+    recent_mark_complete(r);
+    ck_assert(!recent_has_forgotten(r));
+    recent_mark_complete(NULL);
 }
 END_TEST
 

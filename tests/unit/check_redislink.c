@@ -314,9 +314,11 @@ END_TEST
 
 START_TEST(a_reply_that_nobody_asked_for_ends_the_link_and_nothing_else)
 {
-    static const char *texts[] = {"+OK\r\n+PONG\r\n+EXTRA\r\n", "+OK\r\n+PONG\r\n*2\r\n:1\r\n:2\r\n",
-                                  "+OK\r\n+PONG\r\n:1\r\n", "+OK\r\n+PONG\r\n$-1\r\n",
-                                  "+OK\r\n+PONG\r\n-ERR x\r\n"};
+    static const char *texts[] = {
+        "+OK\r\n+PONG\r\n+EXTRA\r\n",     "+OK\r\n+PONG\r\n*2\r\n:1\r\n:2\r\n",
+        "+OK\r\n+PONG\r\n:1\r\n",         "+OK\r\n+PONG\r\n$-1\r\n",
+        "+OK\r\n+PONG\r\n-ERR x\r\n",
+    };
     serve(texts[_i], strlen(texts[_i]));
     open_link(1);
     unit_run_until(downs == 1);

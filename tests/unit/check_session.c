@@ -636,6 +636,12 @@ static size_t times(const struct client *c, const char *id)
     return n;
 }
 
+static void settle_items(void)
+{
+    while (worker_takes_item())
+        ;
+}
+
 static bool has_sync(const struct client *c, const char *part)
 {
     return strstr(c->full_sync, part) != NULL;
@@ -754,6 +760,31 @@ START_TEST(what_came_while_the_link_was_lost_is_repaired_without_a_reconnect)
     settle();
     ck_assert_ptr_null(judge(&clients[0]));
     ck_assert_uint_eq(clients[0].full_syncs, 1);
+}
+END_TEST
+
+START_TEST(repair_after_more_live_messages_than_are_remembered_repeats_nothing)
+{
+    connect_client(0, NULL);
+    settle();
+    for (int i = 0; i < 4; i++) {
+        if (i == 3)
+            lose_link();
+        char text[TEXT]; /* three of a quarter of an hour ago, one of now */
+        snprintf(text, sizeof(text), "{\"id\":\"m%u\",\"timestamp\":\"2023-11-14T22:%s:00Z\"}",
+                 ++redis.stored, i == 3 ? "13" : "00");
+        store_text(text);
+        publish(text);
+        settle_items();
+        for (unsigned p = 0; i == 2 && p < 300; p++) {
+            publish(text_of("p", p));
+            settle_items();
+        }
+    }
+    ck_assert(recent_has_forgotten(user()->recent));
+    settle();
+    ck_assert_ptr_null(judge(&clients[0]));
+    ck_assert(!recent_has_forgotten(user()->recent));
 }
 END_TEST
 
@@ -901,6 +932,7 @@ int main(void)
     tcase_add_test(t, missed_counts_what_the_filter_lets_through);
     tcase_add_test(t, the_live_copy_of_a_message_read_from_the_list_is_not_sent_again);
     tcase_add_test(t, what_came_while_the_link_was_lost_is_repaired_without_a_reconnect);
+    tcase_add_test(t, repair_after_more_live_messages_than_are_remembered_repeats_nothing);
     tcase_add_test(t, other_devices_hear_which_notifications_were_read_and_no_filter_stops_it);
     tcase_add_test(t, a_refresh_brings_full_sync_and_then_its_completion);
     tcase_add_test(t, a_device_may_leave_with_a_reading_and_a_refresh_under_way);

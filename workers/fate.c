@@ -1,0 +1,129 @@
+#include "config.h"
+
+#include "workers/fate.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include "shared/message.h"
+#include "workers/conn.h"
+
+#define DETAIL_TLS 1u
+#define DETAIL_UNIX 2u
+
+static int64_t now_us(const struct worker *w)
+{
+    return (int64_t)(ev_now(w->loop) * 1e6);
+}
+
+static void worker_record(const struct worker *w, enum trace_fate fate)
+{
+    if (trace_is_on())
+        trace_add(&(struct trace_record){.at_us = now_us(w), .fate = (uint16_t)fate});
+}
+
+void fate_started(const struct worker *w)
+{
+    worker_record(w, TRACE_STARTED);
+}
+
+void fate_link(const struct worker *w, bool is_up)
+{
+    worker_record(w, is_up ? TRACE_LINK_BACK : TRACE_LINK_LOST);
+}
+
+void fate_received(const struct worker *w, const struct user *u, uint64_t id_hash,
+                   enum trace_fate fate)
+{
+    if (!trace_is_on())
+        return;
+    /* Of a broadcast, connections still without a token are counted too: walking over all devices
+     * only to count them would cost more than the number is worth. */
+    uint64_t devices = u ? u->device_count : counters_self->values[CTR_websockets];
+    trace_add(&(struct trace_record){.at_us = now_us(w),
+                                     .id_hash = id_hash,
+                                     .user_hash = u ? u->id_hash : 0,
+                                     .detail = (uint32_t)devices,
+                                     .fate = (uint16_t)fate});
+}
+
+static bool is_message(const struct frame *f)
+{
+    return f->kind != FRAME_REPLY && f->id_hash;
+}
+
+static struct trace_record about(const struct conn *c, const struct frame *f, enum trace_fate fate)
+{
+    return (struct trace_record){.at_us = now_us(c->worker),
+                                 .id_hash = f->id_hash,
+                                 .user_hash = c->user_hash,
+                                 .serial = c->serial,
+                                 .detail = f->len,
+                                 .fate = (uint16_t)fate};
+}
+
+void fate_device(const struct device *d, const struct frame *f, enum trace_fate fate)
+{
+    if (!trace_is_on() || !is_message(f))
+        return;
+    struct trace_record r = about(d->conn, f, fate);
+    trace_add(&r);
+}
+
+void fate_queued(struct conn *c, const struct frame *f)
+{
+    if (!trace_is_on() || f->kind != FRAME_USER)
+        return;
+    struct trace_record r = about(c, f, TRACE_QUEUED);
+    outq_set_ticket(&c->outq, trace_add(&r));
+}
+
+void fate_source(const struct device *d, const struct frame *f, enum counter counter)
+{
+    if (trace_is_on())
+        trace_relabel(f->id_hash, d->conn->serial, TRACE_QUEUED,
+                      counter == CTR_messages_repaired ? TRACE_REPAIRED : TRACE_REPLAYED);
+}
+
+void fate_said(const struct conn *c, enum trace_fate fate, const char *id, size_t len)
+{
+    if (trace_is_on())
+        trace_add(&(struct trace_record){.at_us = now_us(c->worker),
+                                         .id_hash = message_id_hash(id, len),
+                                         .user_hash = c->user_hash,
+                                         .serial = c->serial,
+                                         .fate = (uint16_t)fate});
+}
+
+void fate_opened(struct conn *c)
+{
+    c->user_hash = c->device.user->id_hash;
+    if (trace_is_on())
+        trace_add(&(struct trace_record){
+            .at_us = now_us(c->worker),
+            .user_hash = c->user_hash,
+            .serial = c->serial,
+            .detail = (c->tls ? DETAIL_TLS : 0) | (c->is_unix ? DETAIL_UNIX : 0),
+            .fate = TRACE_OPENED});
+}
+
+void fate_closed(const struct conn *c)
+{
+    if (trace_is_on() && c->user_hash)
+        trace_add(&(struct trace_record){.at_us = now_us(c->worker),
+                                         .user_hash = c->user_hash,
+                                         .serial = c->serial,
+                                         .position = fate_acked_bytes(c),
+                                         .detail = c->close_reason,
+                                         .fate = TRACE_CLOSED});
+}
+
+uint64_t fate_acked_bytes(const struct conn *c)
+{
+    /* tcp(7), unix(7): what the peer has not acknowledged, or not read; with TLS in bytes on the
+     * wire, with FIN one more, and of a Unix socket with the kernel's overhead. */
+    int left = 0;
+    if (ioctl(c->io.fd, SIOCOUTQ, &left) < 0 || left < 0)
+        return 0;
+    return c->sent_bytes > (uint64_t)left ? c->sent_bytes - (uint64_t)left : 0;
+}

@@ -1,0 +1,197 @@
+#include "config.h"
+
+#include "workers/inquest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/inquiry.h"
+#include "shared/log.h"
+#include "workers/conn.h"
+#include "workers/fate.h"
+#include "workers/hub.h"
+#include "workers/store.h"
+
+#define CHANNEL_BYTES 96
+
+struct inquest {
+    struct worker *w;
+    int64_t second;    /* of the loop's clock */
+    unsigned answered; /* in this second */
+};
+
+struct inquest *inquest_new(struct worker *w)
+{
+    struct inquest *q = calloc(1, sizeof(*q));
+    if (q)
+        q->w = w;
+    return q;
+}
+
+void inquest_free(struct inquest *q)
+{
+    free(q);
+}
+
+static void tell_master(const struct worker *w, enum control_type type,
+                        const struct inquiry_message *m)
+{
+    int error = ipc_send(w->start->control_fd, type, m, inquiry_bytes(m->head.count), -1);
+    if (error) /* the question ends by its time limit */
+        log_debug("inquiry-not-told", "error", log_errno(error));
+}
+
+/* ---- the master asks ---- */
+
+static void add_open(const struct worker *w, const struct conn *c, struct inquiry_message *m)
+{
+    m->records[m->head.count++] = (struct inquiry_record){
+        .slot = w->start->slot,
+        .trace = {.at_us = worker_wall_ms(w) * 1000,
+                  .serial = c->serial,
+                  .position = fate_acked_bytes(c),
+                  .detail = c->outq.bytes < UINT32_MAX ? (uint32_t)c->outq.bytes : UINT32_MAX,
+                  .fate = TRACE_OPEN}};
+}
+
+static void tell_open(const struct worker *w, const struct inquiry *asked)
+{
+    struct inquiry_message m = {
+        .head = {.number = asked->number, .kind = INQUIRY_OPEN, .flags = INQUIRY_LAST}};
+    struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
+    for (struct device *d = u ? u->devices : NULL; d; d = d->next) {
+        if (m.head.count == INQUIRY_RECORDS) {
+            m.head.flags |= INQUIRY_CUT;
+            break;
+        }
+        add_open(w, d->conn, &m);
+    }
+    tell_master(w, CONTROL_TOLD, &m);
+}
+
+struct publication {
+    struct worker *w;
+    uint64_t number;
+};
+
+static void tell_published(const struct worker *w, uint64_t number, int64_t receivers)
+{
+    struct inquiry_message m = {
+        .head = {.number = number, .kind = INQUIRY_PUBLISHED, .receivers = receivers}};
+    tell_master(w, CONTROL_TOLD, &m);
+}
+
+static void on_published(void *data, int error, int64_t receivers)
+{
+    struct publication *p = data;
+    tell_published(p->w, p->number, error ? error : receivers);
+    free(p);
+}
+
+static void ask_others(struct worker *w, const struct inquiry *asked)
+{
+    struct inquiry q = *asked;
+    struct text_buf text = {0};
+    struct publication *p = calloc(1, sizeof(*p));
+    struct store_call *call = NULL;
+    snprintf(q.instance, sizeof(q.instance), "%s", w->start->instance_id);
+    q.asker_slot = w->start->slot;
+    inquiry_write_request(&text, &q);
+    if (p && !text.failed) {
+        *p = (struct publication){w, q.number};
+        call = store_publish(w->store, INQUIRY_CHANNEL, (struct text_span){text.data, text.len},
+                             on_published, p);
+    }
+    text_buf_free(&text);
+    if (call)
+        return;
+    free(p);
+    tell_published(w, q.number, -ENOTCONN);
+}
+
+void inquest_on_ask(struct inquest *q, const void *body, size_t len)
+{
+    const struct inquiry *asked = body;
+    if (!inquiry_is_message(body, len))
+        return;
+    tell_open(q->w, asked);
+    if (asked->flags & INQUIRY_OTHERS)
+        ask_others(q->w, asked);
+}
+
+/* ---- another instance asks ---- */
+
+/* Of each instance one worker answers: the first that hears Redis. */
+static bool is_ours_to_answer(const struct worker *w)
+{
+    const struct counters *c = w->start->counters;
+    for (uint32_t i = 0; i < w->start->slot; i++)
+        if (__atomic_load_n(&c->slots[i].state, __ATOMIC_RELAXED) == SLOT_READY &&
+            counters_get(c, i, CTR_redis_subscriber_up))
+            return false;
+    return true;
+}
+
+static bool is_within_rate(struct inquest *q)
+{
+    int64_t second = worker_now_ms(q->w) / 1000;
+    if (q->second != second) {
+        q->second = second;
+        q->answered = 0;
+    }
+    return q->answered++ < INQUEST_RATE;
+}
+
+void inquest_on_request(struct inquest *q, const char *payload, size_t len)
+{
+    struct inquiry_message m;
+    const struct worker *w = q->w;
+    if (w->is_draining || !is_ours_to_answer(w))
+        return;
+    if (inquiry_read_request(payload, len, &m.head) < 0) {
+        log_warning("inquiry-invalid", "channel", INQUIRY_CHANNEL, "bytes", LOG_INT(len));
+        return;
+    }
+    if (!strcmp(m.head.instance, w->start->instance_id))
+        return;
+    if (!is_within_rate(q)) {
+        log_warning("inquiry-refused", "asker", m.head.instance, "limit", "rate");
+        return;
+    }
+    tell_master(w, CONTROL_ASKED, &m);
+}
+
+static void ignore(void *data, int error, int64_t value)
+{
+    (void)data, (void)error, (void)value;
+}
+
+void inquest_on_tell(struct inquest *q, const void *body, size_t len)
+{
+    const struct inquiry_message *m = body;
+    char channel[CHANNEL_BYTES];
+    struct text_buf text = {0};
+    if (!inquiry_is_message(body, len))
+        return;
+    snprintf(channel, sizeof(channel), INQUIRY_ANSWERS "%s:%u", m->head.instance,
+             m->head.asker_slot);
+    inquiry_write_answer(&text, m, q->w->start->instance_id);
+    if (!text.failed)
+        store_publish(q->w->store, channel, (struct text_span){text.data, text.len}, ignore, NULL);
+    text_buf_free(&text);
+}
+
+/* ---- another instance answers ---- */
+
+void inquest_on_answer(struct inquest *q, const char *payload, size_t len)
+{
+    struct inquiry_message m;
+    if (inquiry_read_answer(payload, len, &m) < 0) {
+        log_warning("inquiry-answer-invalid", "bytes", LOG_INT(len));
+        return;
+    }
+    if (strcmp(m.head.instance, q->w->start->instance_id) != 0)
+        tell_master(q->w, CONTROL_TOLD, &m);
+}

@@ -1,0 +1,32 @@
+/*
+ * inquest.h - a worker's part in "what happened to this message?" (shared/inquiry.h).
+ *
+ * Between its master, which asks and composes, and Redis, over which instances ask each other: the
+ * questions come on INQUIRY_CHANNEL, which every worker hears and of each instance one answers; the
+ * answers to one worker come on a channel of its own. What comes over Redis is checked here and
+ * handed on in fixed layouts. Questions of others are limited: more than INQUEST_RATE a second are
+ * not answered.
+ */
+#ifndef BELFRY_WORKERS_INQUEST_H
+#define BELFRY_WORKERS_INQUEST_H
+
+#include <stddef.h>
+
+#include "workers/context.h"
+
+#define INQUEST_RATE 10
+
+struct inquest;
+
+/* NULL without memory. */
+struct inquest *inquest_new(struct worker *w);
+void inquest_free(struct inquest *q); /* accepts NULL */
+
+/* From the master: CONTROL_ASK, CONTROL_TELL. */
+void inquest_on_ask(struct inquest *q, const void *body, size_t len);
+void inquest_on_tell(struct inquest *q, const void *body, size_t len);
+/* From Redis: another instance's question, an answer to ours. */
+void inquest_on_request(struct inquest *q, const char *payload, size_t len);
+void inquest_on_answer(struct inquest *q, const char *payload, size_t len);
+
+#endif
