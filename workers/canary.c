@@ -2,6 +2,7 @@
 
 #include "workers/canary.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 #define RETRY_S 0.1
 #define GRACE_S 0.05
+#define LIFE_INTERVALS 3 /* of a probe: its key's, and the longest wait for its echo */
 
 /* One probe at a time. Its text is its number, so that a late echo of an earlier one counts for
  * nothing. */
@@ -23,16 +25,38 @@ struct canary {
     int64_t sent_us;           /* monotonic */
     bool is_awaited;           /* published, no echo yet */
     bool is_late;              /* due, and one more look at the sockets is taken first */
+    bool is_plain;             /* scripts or writes are refused here: PUBLISH alone */
+    unsigned waits;            /* intervals the echo was awaited, because the link brought other things */
+    uint64_t received;         /* messages that had come by then */
     struct store_call *call;   /* the publication, until Redis answered it */
 };
+
+static void tick_after(struct canary *c, double seconds);
+
+/* It answers, and even publishes, but what producers write goes to another server now: both links look
+ * for that one. */
+static void on_demoted(struct canary *c)
+{
+    c->is_awaited = false;
+    counters_inc(CTR_redis_probe_failures);
+    log_warning("delivery-probe-refused", "reason", "Redis is a read-only replica");
+    store_reset(c->w->store, "a read-only replica");
+    subscriber_reset(c->w->subscriber, "a read-only replica");
+}
 
 static void on_published(void *data, int error, int64_t receivers)
 {
     struct canary *c = data;
     (void)receivers;
     c->call = NULL;
+    if (error == -EROFS) {
+        on_demoted(c);
+    } else if (error == -EIO && !c->is_plain) {
+        c->is_plain = true;
+        tick_after(c, RETRY_S);
+    }
     if (error)
-        return; /* the command link's trouble; the tick counts the probe as failed */
+        return; /* else the command link's trouble; the tick counts the probe as failed */
     counters_set(CTR_redis_latency_us, (uint64_t)(clock_mono_us() - c->sent_us));
 }
 
@@ -49,16 +73,26 @@ static void tick_after(struct canary *c, double seconds)
     ev_timer_start(c->w->loop, &c->tick);
 }
 
+static uint64_t received_so_far(void)
+{
+    return counters_self->values[CTR_messages_received];
+}
+
 static void probe(struct canary *c)
 {
     char text[32];
     c->is_late = false;
+    c->waits = 0;
+    c->received = received_so_far();
     if (!subscriber_is_up(c->w->subscriber))
         return;
     int len = snprintf(text, sizeof(text), "%llu", (unsigned long long)++c->number);
     c->sent_us = clock_mono_us();
-    c->call = store_publish(c->w->store, subscriber_probe_channel(c->w->subscriber),
-                            (struct text_span){text, (size_t)len}, on_published, c);
+    struct text_span span = {text, (size_t)len};
+    const char *channel = subscriber_probe_channel(c->w->subscriber);
+    c->call = c->is_plain ? store_publish(c->w->store, channel, span, on_published, c)
+                          : store_probe(c->w->store, channel, span, LIFE_INTERVALS *
+                                        c->w->opt->redis_probe_interval, on_published, c);
     c->is_awaited = c->call != NULL;
     if (!c->call) /* the command link is not up yet: soon */
         tick_after(c, RETRY_S);
@@ -72,6 +106,12 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *t, int events)
         /* A worker that was busy or stopped finds its timer due before it looked at the socket. */
         c->is_late = true;
         tick_after(c, GRACE_S);
+        return;
+    }
+    /* Messages came, but not this one: it stands behind a backlog, which a reset would throw away. */
+    if (c->is_awaited && received_so_far() != c->received && ++c->waits < LIFE_INTERVALS) {
+        c->is_late = false;
+        c->received = received_so_far();
         return;
     }
     bool is_lost = c->is_awaited, is_answered = !c->call;
@@ -116,7 +156,7 @@ void canary_on_subscribed(struct canary *c)
 {
     store_cancel(c->call);
     c->call = NULL;
-    c->is_awaited = false;
+    c->is_awaited = c->is_plain = false;
     tick_after(c, interval(c));
     probe(c);
 }

@@ -147,6 +147,12 @@ static void note_error(const struct store_call *c, const redisReply *reply)
     log_warning("redis-error", "command", c->name, "error", reply->str);
 }
 
+/* What a call is told of an error reply. */
+static int error_of(const redisReply *reply)
+{
+    return !strncmp(reply->str, "READONLY", 8) ? -EROFS : -EIO;
+}
+
 static struct text_span span_of(const redisReply *r)
 {
     return (struct text_span){r->str, r->len};
@@ -203,7 +209,7 @@ static void answer_number(struct store_call *c, const redisReply *reply)
 {
     if (reply && reply->type == REDIS_REPLY_ERROR) {
         note_error(c, reply);
-        call_fail(c, -EIO);
+        call_fail(c, error_of(reply));
     } else
         c->fn.done(c->data, 0, reply && reply->type == REDIS_REPLY_INTEGER ? reply->integer : 0);
 }
@@ -228,7 +234,7 @@ static void answer(struct store_call *c, const redisReply *reply)
         return;
     if (reply->type == REDIS_REPLY_ERROR) {
         note_error(c, reply);
-        call_fail(c, -EIO);
+        call_fail(c, error_of(reply));
         return;
     }
     switch (c->kind) {
@@ -547,6 +553,27 @@ struct store_call *store_publish(struct store *s, const char *channel, struct te
         return NULL;
     c->fn.done = fn;
     return sent(c, send_last(c, 3, argv, argvlen));
+}
+
+struct store_call *store_probe(struct store *s, const char *channel, struct text_span text,
+                               int64_t ttl_ms, store_done_fn *fn, void *data)
+{
+    static const char script[] = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+                                 "return redis.call('PUBLISH', KEYS[1], ARGV[1])\n";
+    char ttl[24];
+    int ttl_len = snprintf(ttl, sizeof(ttl), "%lld", (long long)ttl_ms);
+    const char *argv[] = {"EVAL", script, "1", channel, text.ptr, ttl};
+    const size_t argvlen[] = {4, sizeof(script) - 1, 1, strlen(channel), text.len, (size_t)ttl_len};
+    struct store_call *c = call_new(s, KIND_DONE, "probe", data);
+    if (!c)
+        return NULL;
+    c->fn.done = fn;
+    return sent(c, send_last(c, 6, argv, argvlen));
+}
+
+void store_reset(struct store *s, const char *why)
+{
+    redislink_reset(s->link, why);
 }
 
 /* ---- the link ---- */
