@@ -49,12 +49,15 @@ void belfry_close(struct belfry *b);
  * type of the event table has its payload's fields checked; other types pass as they are. id_out:
  * NULL or room for BELFRY_ID_BYTES, written on success. Returns the number of gateways' workers the
  * live copy reached (0: nobody is connected, the event waits in the list), or a negative errno:
- * -EINVAL   user, type or payload; belfry_errmsg names the field. Nothing was sent.   -EACCES
- * Redis refuses the user or password. The event was not stored.   -ENOTSUP  rediss:// in a library
- * built without TLS.   -ETIMEDOUT, -ECONNREFUSED, -ENOENT, -EHOSTUNREACH and other errors of
- * connecting: not sent.   -EIO      Redis refused the event (belfry_errmsg has its words), or the
- * connection broke or fell             silent after it was sent: then it is unknown whether it
- * arrived.   -ENOMEM */
+ *
+ *   -EINVAL   user, type or payload; belfry_errmsg names the field. Nothing was sent.
+ *   -EACCES   Redis refuses the user or password. The event was not stored.
+ *   -ENOTSUP  rediss:// in a library built without TLS.
+ *   -ETIMEDOUT, -ECONNREFUSED, -ENOENT, -EHOSTUNREACH and other errors of connecting: not sent.
+ *   -EIO      Redis refused the event (belfry_errmsg has its words), or the connection broke or fell
+ *             silent after it was sent: then it is unknown whether it arrived.
+ *   -ENOMEM
+ */
 int belfry_emit(struct belfry *b, const char *user_id, const char *type, const char *payload,
                 int flags, char *id_out);
 /* To every connected device; not stored. Returns as belfry_emit. */

@@ -115,6 +115,8 @@ def test_a_chunked_body_is_read(server, user):
 
 async def test_health_is_open_to_everyone_and_has_all_its_fields(server, user):
     async with await Client.attach(server, user), await Client.attach(server, user):
+        harness.eventually(lambda: server.health().json["redis"]["last_delivery_probe_ms"],
+                           "the first probe of every worker")
         answer = server.health()
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith("application/json")

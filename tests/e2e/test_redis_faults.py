@@ -185,6 +185,23 @@ async def test_a_hung_redis_degrades_health_in_time_and_heals(make_redis, make_s
         assert (await c.until(lambda m: m.get("id") == one["id"]))
 
 
+async def test_a_demoted_primary_is_noticed_though_it_answers(make_redis, make_server, user):
+    redis = make_redis()
+    server = make_server(use_redis=redis, **PROBES)
+    async with await Client.attach(server, user) as c:
+        began = time.monotonic()
+        redis.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        degraded(server)
+        assert time.monotonic() - began <= 3 * INTERVAL_S + 0.4
+        assert server.http("GET", "/ws/health?live").status == 200
+        redis.client.execute_command("REPLICAOF", "NO", "ONE")
+        store(redis, user, one := message(user=user))
+        assert (await c.next(timeout=10))["id"] == one["id"]
+        server.wait_healthy()
+        produce(redis, user, two := message(user=user))
+        assert (await c.next())["id"] == two["id"]
+
+
 # ---- errors -------------------------------------------------------------------------------------
 
 
