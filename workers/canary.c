@@ -26,15 +26,15 @@ struct canary {
     bool is_awaited;           /* published, no echo yet */
     bool is_late;              /* due, and one more look at the sockets is taken first */
     bool is_plain;             /* scripts or writes are refused here: PUBLISH alone */
-    unsigned waits;            /* intervals the echo was awaited, because the link brought other things */
+    unsigned waits;            /* intervals the echo was awaited while others came */
     uint64_t received;         /* messages that had come by then */
     struct store_call *call;   /* the publication, until Redis answered it */
 };
 
 static void tick_after(struct canary *c, double seconds);
 
-/* It answers, and even publishes, but what producers write goes to another server now: both links look
- * for that one. */
+/* It answers, and even publishes, but what producers write goes to another server now: both links
+ * look for that one. */
 static void on_demoted(struct canary *c)
 {
     c->is_awaited = false;
@@ -108,7 +108,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *t, int events)
         tick_after(c, GRACE_S);
         return;
     }
-    /* Messages came, but not this one: it stands behind a backlog, which a reset would throw away. */
+    /* Messages came, but not this one: it stands behind a backlog, which a reset would lose. */
     if (c->is_awaited && received_so_far() != c->received && ++c->waits < LIFE_INTERVALS) {
         c->is_late = false;
         c->received = received_so_far();

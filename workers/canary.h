@@ -2,9 +2,9 @@
  * canary.h - is a message published to Redis delivered to this worker? Asked every
  * redis-probe-interval through pub/sub itself.
  *
- * PING and PUBLISH answer even on a demoted primary that delivers nothing; only a message that went all
- * the way, together with a write, proves the links. No echo within one interval (three, while other
- * messages come): the subscriber link is made anew; a read-only answer: both are. Feeds
+ * PING and PUBLISH answer even on a demoted primary that delivers nothing; only a message that went
+ * all the way, together with a write, proves the links. No echo within one interval (three, while
+ * other messages come): the subscriber link is made anew; a read-only answer: both are. Feeds
  * redis_delivery_probe_us and redis_delivery_probe_at_ms, from which /ws/health judges.
  */
 #ifndef BELFRY_WORKERS_CANARY_H
