@@ -178,9 +178,9 @@ static void drain(struct life *life, const struct control_drain *order)
     struct worker *w = &life->worker;
     if (life->phase == PHASE_STOPPING)
         return;
-    life->reason = CLOSE_SHUTDOWN;
-    if (order->restart)
-        life->reason = w->opt->restart_close == RESTART_CLOSE_DROP ? CLOSE_DROPPED : CLOSE_RESTART;
+    life->reason = order->restart ? CLOSE_RESTART : CLOSE_SHUTDOWN;
+    if (w->opt->restart_close == RESTART_CLOSE_DROP) /* clients that a frame would keep away */
+        life->reason = CLOSE_DROPPED;
     life->phase = PHASE_DRAINING;
     life->began_ms = clock_mono_ms();
     life->over_ms = order->over_ms > 0 ? order->over_ms : 0;

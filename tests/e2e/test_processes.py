@@ -175,6 +175,15 @@ async def test_quit_spreads_the_closing_over_drain_time(make_server):
     server.check_log()
 
 
+async def test_quit_says_nothing_to_clients_that_a_close_frame_keeps_away(make_server, user):
+    server = make_server(drain_time="100ms", restart_close="drop")
+    client = await Client.attach(server, user)
+    server.signal(signal.SIGQUIT)
+    assert (await client.closed())[0] == 1006
+    assert server.wait(6) == 0
+    server.check_log()
+
+
 async def test_while_draining_nobody_new_is_accepted(make_server, user):
     server = make_server(drain_time="2s")
     keep = await Client.attach(server, user)
