@@ -205,7 +205,7 @@ uint64_t hash_bytes(uint64_t h, const void *bytes, size_t len)
  * which they are reached, and a pointer counts as number and offset. What is a pointer is told by
  * its value alone: the code under test may change its structs as it likes.
  */
-static uint8_t number_of[CLASSES][SLOTS];
+static uint16_t number_of[CLASSES][SLOTS];
 static struct {
     const unsigned char *at;
     size_t len;
@@ -226,7 +226,7 @@ static uint64_t number_pointer(uint64_t word, unsigned *end)
     if (!(book.used[class] & bit(slot)))
         return 1; /* dangling: never followed */
     if (!number_of[class][slot]) {
-        number_of[class][slot] = (uint8_t)++numbered;
+        number_of[class][slot] = (uint16_t)++numbered;
         waiting[*end].at = slot_at(class, slot);
         waiting[(*end)++].len = book.sizes[class][slot];
     }
