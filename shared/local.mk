@@ -21,6 +21,8 @@ shared_libshared_la_SOURCES = \
     shared/events.c \
     shared/events.def \
     shared/events.h \
+    shared/inquiry.c \
+    shared/inquiry.h \
     shared/ipc.c \
     shared/ipc.h \
     shared/json.c \
@@ -47,6 +49,9 @@ shared_libshared_la_SOURCES = \
     shared/token.h \
     shared/token_keys.c \
     shared/token_priv.h \
+    shared/trace.c \
+    shared/trace.def \
+    shared/trace.h \
     shared/usertable.c \
     shared/usertable.h \
     shared/uuid7.c \

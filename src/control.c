@@ -15,11 +15,18 @@
 #define BACKLOG 16
 #define PAUSE_S 1.0 /* no descriptor left: accepting would spin */
 
-enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_WAITING, CLIENT_WRITING };
+enum client_state {
+    CLIENT_FREE,
+    CLIENT_READING,
+    CLIENT_WAITING, /* for a reload */
+    CLIENT_ASKING,  /* for control_explained */
+    CLIENT_WRITING
+};
 
 struct client {
     struct control *owner;
     enum client_state state;
+    uint64_t ticket; /* never twice: its remainder is the client's place */
     struct ev_io io;
     struct ev_timer timer;
     char request[CONTROL_REQUEST_BYTES];
@@ -36,6 +43,7 @@ struct control {
     struct unixsock_file file;
     struct ev_io io;
     struct ev_timer pause;
+    uint64_t opened; /* clients so far */
     struct client clients[CONTROL_CLIENTS];
 };
 
@@ -121,6 +129,35 @@ static void serve_reload(struct client *c)
         answer_result(c, false, why);
 }
 
+/* One word of a request. Its length in out (cap includes the NUL); 0 when it is none. */
+static size_t take_word(const char **rest, char *out, size_t cap)
+{
+    size_t len = strcspn(*rest, " ");
+    int n = text_percent_decode((struct text_span){*rest, len}, false, out, cap);
+    *rest += len;
+    *rest += strspn(*rest, " ");
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void serve_explain(struct client *c, const char *words)
+{
+    char user[CONTROL_REQUEST_BYTES], id[CONTROL_REQUEST_BYTES];
+    struct control *control = c->owner;
+    size_t user_len = take_word(&words, user, sizeof(user));
+    size_t id_len = take_word(&words, id, sizeof(id));
+    int error = -EINVAL;
+    if (user_len && id_len && !*words)
+        error = control->handlers.on_explain(control->data, c->ticket,
+                                             (struct text_span){user, user_len},
+                                             (struct text_span){id, id_len});
+    if (!error)
+        c->state = CLIENT_ASKING;
+    else
+        answer_result(c, false, error == -EINVAL ? "expected: explain USER ID"
+                                : error == -EBUSY ? "too many questions at a time"
+                                                  : log_errno(error));
+}
+
 static void serve(struct client *c)
 {
     const struct control_handlers *h = &c->owner->handlers;
@@ -139,22 +176,25 @@ static void serve(struct client *c)
     } else if (!strcmp(request, "drain")) {
         answer_result(c, true, NULL);
         h->on_drain(data);
+    } else if (!strncmp(request, "explain ", 8)) {
+        serve_explain(c, request + 8);
     } else {
-        answer_result(c, false, "unknown request: expected status, reload, stop or drain");
+        answer_result(c, false, "unknown request: expected status, explain, reload, stop or drain");
     }
 }
 
 static void read_some(struct client *c)
 {
+    bool is_waiting = c->state == CLIENT_WAITING || c->state == CLIENT_ASKING;
     size_t room = sizeof(c->request) - 1 - c->request_len;
     ssize_t n = recv(c->io.fd, c->request + c->request_len, room, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n == 0 && c->state == CLIENT_WAITING) {
+    if (n == 0 && is_waiting) {
         ev_io_stop(c->owner->loop, &c->io); /* it may have closed its writing half only */
         return;
     }
-    if (n <= 0 || c->state == CLIENT_WAITING) {
+    if (n <= 0 || is_waiting) {
         close_client(c); /* gone, or talks while it should wait */
         return;
     }
@@ -200,6 +240,7 @@ static void open_client(struct control *control, int fd)
             continue;
         memset(c, 0, sizeof(*c));
         c->owner = control;
+        c->ticket = ++control->opened * CONTROL_CLIENTS + i;
         c->state = CLIENT_READING;
         ev_io_init(&c->io, on_client, fd, EV_READ);
         ev_timer_init(&c->timer, on_timeout, CONTROL_TIMEOUT_S, 0.0);
@@ -286,6 +327,17 @@ void control_reload_done(struct control *c, bool ok, const char *message)
     for (size_t i = 0; c && i < CONTROL_CLIENTS; i++)
         if (c->clients[i].state == CLIENT_WAITING)
             answer_result(&c->clients[i], ok, message);
+}
+
+void control_explained(struct control *c, uint64_t ticket, const struct text_buf *text)
+{
+    struct client *client = c ? &c->clients[ticket % CONTROL_CLIENTS] : NULL;
+    if (!client || client->state != CLIENT_ASKING || client->ticket != ticket)
+        return;
+    text_buf_reset(&client->answer);
+    text_add(&client->answer, text->data, text->len);
+    client->answer.failed |= text->failed;
+    begin_answer(client);
 }
 
 void control_free(struct control *c)

@@ -8,11 +8,12 @@
  * ended by '\n', and closes. Requests:
  *
  *   status   the object below
+ *   explain USER ID   what is known of a message, see explain.h; both words percent-encoded
  *   reload   as SIGHUP; answered when it is done, which may take half a minute
  *   stop     as SIGTERM; answered before the stop begins
  *   drain    as SIGQUIT; answered before the drain begins
  *
- * All but status are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an unknown request.
+ * All but status and explain are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an unknown request.
  * TEXT may hold several lines (a refused configuration has several errors).
  *
  * Status: {"ok":true, "version", "instance_id", "pid", "state", "generation", "uptime_seconds",
@@ -38,11 +39,12 @@
 #include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "shared/text.h"
 
 #define CONTROL_CLIENTS 16
-#define CONTROL_REQUEST_BYTES 256
+#define CONTROL_REQUEST_BYTES 4096
 #define CONTROL_TIMEOUT_S 5.0
 
 struct control;
@@ -55,6 +57,8 @@ struct control_handlers {
     int (*on_reload)(void *data, char *why, size_t cap);
     void (*on_stop)(void *data);
     void (*on_drain)(void *data);
+    /* 0: control_explained follows with the ticket, not before this returns; or negative errno. */
+    int (*on_explain)(void *data, uint64_t ticket, struct text_span user, struct text_span id);
 };
 
 /*
@@ -65,6 +69,8 @@ int control_open(struct ev_loop *loop, const char *path, bool make_directory,
                  const struct control_handlers *handlers, void *data, struct control **out);
 /* Answers everybody who waits for a reload. message: the reason when not ok. */
 void control_reload_done(struct control *c, bool ok, const char *message); /* accepts NULL */
+/* Answers the question with this ticket, if who asked is still there. Accepts NULL. */
+void control_explained(struct control *c, uint64_t ticket, const struct text_buf *text);
 /* Closes everything and removes the socket file if it is still this one. Accepts NULL. */
 void control_free(struct control *c);
 

@@ -87,6 +87,7 @@ int ctl_emit(struct ctl *c);
 int ctl_broadcast(struct ctl *c);
 int ctl_listen(struct ctl *c);
 int ctl_history(struct ctl *c);
+int ctl_explain(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_status(struct ctl *c);
 int ctl_reload(struct ctl *c);

@@ -65,6 +65,14 @@ const struct ctl_command ctl_commands[] = {
      ctl_history,
      {{"limit", "N", "At most N of them (all).", false},
       {"json", NULL, "Print the entries as they are stored, one a line.", false}}},
+    {"explain", "USER ID", 2, 2, "Tell what happened to a message of a user.",
+     "Where it is stored, which workers saw it live, and for each device when it was sent and\n"
+     "whether TCP acknowledged it, or why it was not. Asks Redis, the running server\n"
+     "(control-socket), and through both the other servers on the same Redis. How far back it\n"
+     "reaches is the option trace-size. Times are UTC. Exits 1 for an id that nobody knows.\n",
+     ctl_explain,
+     {JSON_OPTION,
+      {"timeout", "TIME", "Wait so long for the server (5s).", false}}},
     {"events", "[TYPE]", 0, 1, "Show the event table: types, what is stored, payload fields.",
      "",
      ctl_events,

@@ -80,7 +80,7 @@ int ctl_control_request(const struct ctl *c, const char *request, int64_t timeou
 {
     const char *path = c->options->control_socket;
     int64_t deadline = clock_mono_ms() + timeout_ms;
-    char line[64];
+    struct text_buf line = {0};
     if (path[0] == '\0') {
         if (!quiet)
             ctl_say("control-socket is empty: this server cannot be asked");
@@ -88,11 +88,12 @@ int ctl_control_request(const struct ctl *c, const char *request, int64_t timeou
     }
     int fd = connect_control(path), result = fd < 0 ? fd : 0;
     if (fd >= 0) {
-        int len = snprintf(line, sizeof(line), "%s\n", request);
-        if (send(fd, line, (size_t)len, MSG_NOSIGNAL) != len)
-            result = -errno;
+        text_addf(&line, "%s\n", request);
+        if (line.failed || send(fd, line.data, line.len, MSG_NOSIGNAL) != (ssize_t)line.len)
+            result = line.failed ? -ENOMEM : -errno;
         else
             result = read_line(fd, deadline, reply);
+        text_buf_free(&line);
         close(fd);
     }
     if (result == 0 && json_scan_object(reply->data, reply->len, NULL, NULL) != JSON_OK) {

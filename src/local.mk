@@ -20,6 +20,8 @@ src_libmaster_la_SOURCES = \
     src/dev.h \
     src/embedded.c \
     src/embedded.h \
+    src/explain.c \
+    src/explain.h \
     src/generation.c \
     src/generation.h \
     src/listeners.c \
@@ -62,10 +64,17 @@ src_libctl_la_SOURCES = \
     src/ctl_args.c \
     src/ctl_emit.c \
     src/ctl_events.c \
+    src/ctl_explain.c \
     src/ctl_history.c \
     src/ctl_listen.c \
+    src/ctl_redis.c \
+    src/ctl_redis.h \
     src/ctl_status.c \
+    src/ctl_stored.c \
+    src/ctl_stored.h \
     src/ctl_token.c \
+    src/verdict.c \
+    src/verdict.h \
     src/wsclient.c \
     src/wsclient.h
 

@@ -292,6 +292,25 @@ static void handle_drain(void *data)
     drain(data, "control socket");
 }
 
+static int handle_explain(void *data, uint64_t ticket, struct text_span user, struct text_span id)
+{
+    struct master *m = data;
+    return explain_ask(m->explain, ticket, user, id);
+}
+
+static void on_explained(void *data, uint64_t ticket, const struct text_buf *text)
+{
+    struct master *m = data;
+    control_explained(m->control, ticket, text);
+}
+
+static void on_worker_message(void *data, uint32_t slot, enum control_type type, const void *body,
+                              size_t len)
+{
+    struct master *m = data;
+    explain_on_message(m->explain, slot, type, body, len);
+}
+
 static void start_signals(struct master *m)
 {
     static const int numbers[MASTER_SIGNALS] = {SIGTERM, SIGINT,  SIGQUIT,
@@ -335,6 +354,8 @@ static int make_shared(struct master *m)
     slots = slots < SLOTS_MIN ? SLOTS_MIN : slots > COUNTERS_MAX_SLOTS ? COUNTERS_MAX_SLOTS : slots;
     uint32_t capacity = users_capacity(g);
     int error = counters_create(&m->counters, slots);
+    if (!error)
+        error = trace_create(&m->trace, slots, (uint32_t)g->opt->trace_size);
     if (!error)
         error = usertable_create(capacity, slots, &m->users);
     if (!error)
@@ -401,7 +422,7 @@ static int open_listeners(struct master *m)
 static int open_control(struct master *m)
 {
     static const struct control_handlers handlers = {handle_status, handle_reload, handle_stop,
-                                                     handle_drain};
+                                                     handle_drain, handle_explain};
     const struct options *opt = m->current->opt;
     if (!*opt->control_socket)
         return 0;
@@ -467,10 +488,24 @@ static int set_up_generation(struct master *m, struct options *opt)
     return 0;
 }
 
+static int make_explain(struct master *m)
+{
+    struct explain_shared shared = {.loop = m->loop,
+                                    .counters = &m->counters,
+                                    .trace = &m->trace,
+                                    .supervisor = m->supervisor,
+                                    .instance_id = m->instance_id,
+                                    .on_answer = on_explained,
+                                    .data = m};
+    m->explain = explain_new(&shared);
+    return m->explain ? 0 : -ENOMEM;
+}
+
 /* Everything else before the loop. */
 static int set_up(struct master *m, struct options *opt)
 {
-    static const struct supervisor_events events = {on_ready, on_start_failed, on_gone, leave_loop};
+    static const struct supervisor_events events = {on_ready, on_start_failed, on_gone,
+                                                    on_worker_message, leave_loop};
     static const struct embedded_events redis_events = {on_redis_up, on_redis_failed};
     char why[512];
     int error = set_up_generation(m, opt);
@@ -482,11 +517,15 @@ static int set_up(struct master *m, struct options *opt)
         return fail_start(m, MASTER_EXIT_RUNTIME, "dev: %s", log_errno(error));
     if (error)
         return error;
-    struct supervisor_shared shared = {&m->counters,     m->users,       m->addresses,
-                                       &m->privileges, m->instance_id, NULL};
-    shared.demo_page = m->dev ? dev_page(m->dev) : NULL;
+    struct supervisor_shared shared = {.counters = &m->counters,
+                                       .trace = &m->trace,
+                                       .users = m->users,
+                                       .addresses = m->addresses,
+                                       .privileges = &m->privileges,
+                                       .instance_id = m->instance_id,
+                                       .demo_page = m->dev ? dev_page(m->dev) : NULL};
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
-    if (!m->supervisor)
+    if (!m->supervisor || make_explain(m))
         return fail_start(m, MASTER_EXIT_RUNTIME, "no memory");
     error = open_control(m);
     if (error)
@@ -504,6 +543,7 @@ static void tear_down(struct master *m)
     control_free(m->control);
     ev_timer_stop(m->loop, &m->shut_timer);
     reload_fini(m);
+    explain_free(m->explain);
     supervisor_free(m->supervisor);
     embedded_free(m->embedded);
     generation_free(m->current);
@@ -513,6 +553,7 @@ static void tear_down(struct master *m)
     usertable_free(m->users);
     usertable_free(m->addresses);
     counters_destroy(&m->counters);
+    trace_destroy(&m->trace);
     /* Until here a second Ctrl-C must not cut the cleaning short. */
     for (int i = 0; i < MASTER_SIGNALS; i++)
         ev_signal_stop(m->loop, &m->signals[i]);

@@ -11,11 +11,13 @@
 
 #include "shared/counters.h"
 #include "shared/text.h"
+#include "shared/trace.h"
 #include "shared/usertable.h"
 #include "shared/uuid7.h"
 #include "src/control.h"
 #include "src/dev.h"
 #include "src/embedded.h"
+#include "src/explain.h"
 #include "src/generation.h"
 #include "src/pidfile.h"
 #include "src/privileges.h"
@@ -34,6 +36,7 @@ struct master {
     struct generation *retired; /* their workers still end */
     struct supervisor *supervisor;
     struct control *control;    /* NULL: none */
+    struct explain *explain;
     struct embedded *embedded;  /* NULL: none */
     struct dev *dev;            /* NULL: none */
     char scratch[SCRATCH_PATH_BYTES]; /* "": none */
@@ -41,6 +44,7 @@ struct master {
     struct pidfile pidfile;
     struct privileges privileges;
     struct counters counters;
+    struct trace trace;
     struct usertable *users;
     struct usertable *addresses;
     char instance_id[UUID7_TEXT_BYTES];

@@ -133,6 +133,11 @@ static void take_message(struct slot *slot, struct ipc_message *m)
     case CONTROL_DRAINED:
         log_debug("worker-drained", "slot", LOG_INT(slot->index));
         break;
+    case CONTROL_TOLD:
+    case CONTROL_ASKED:
+        slot->owner->events.on_message(slot->owner->data, slot->index, m->type, m->body,
+                                       m->body_len);
+        break;
     default:
         log_warning("control-unexpected", "slot", LOG_INT(slot->index), "message",
                     control_name(m->type));
@@ -213,6 +218,7 @@ static int fork_worker(struct slot *slot)
     }
     struct worker_start start = {.opt = g->opt,
                                  .counters = s->shared.counters,
+                                 .trace = s->shared.trace,
                                  .users = s->shared.users,
                                  .addresses = s->shared.addresses,
                                  .token_keys = g->token_keys,
@@ -505,6 +511,16 @@ void supervisor_send_log(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->slot_count && log_fd() >= 0; i++)
         send_control(&s->slots[i], CONTROL_LOG);
+}
+
+int supervisor_send(struct supervisor *s, uint32_t index, enum control_type type, const void *body,
+                    size_t len)
+{
+    const struct slot *slot = index < s->slot_count ? &s->slots[index] : NULL;
+    if (!slot || slot->control_fd < 0 ||
+        (slot->phase != SLOT_PHASE_READY && slot->phase != SLOT_PHASE_DRAINING))
+        return -ESRCH;
+    return ipc_send(slot->control_fd, type, body, len, -1);
 }
 
 /* ---- questions ---- */

@@ -16,6 +16,8 @@
 #include <sys/types.h>
 
 #include "shared/counters.h"
+#include "shared/ipc.h"
+#include "shared/trace.h"
 #include "shared/usertable.h"
 #include "src/generation.h"
 #include "src/privileges.h"
@@ -33,6 +35,7 @@ struct supervisor;
 /* What all workers are given, whichever their generation; borrowed. */
 struct supervisor_shared {
     struct counters *counters;
+    const struct trace *trace;
     struct usertable *users;
     struct usertable *addresses;
     const struct privileges *privileges;
@@ -48,6 +51,9 @@ struct supervisor_events {
                             const char *reason);
     /* A worker ended as asked. */
     void (*on_gone)(void *data);
+    /* A message that is not about the worker's own life. body is borrowed. */
+    void (*on_message)(void *data, uint32_t slot, enum control_type type, const void *body,
+                       size_t len);
     /* In a fresh child: see spawn.h. */
     void (*leave_loop)(void *data);
 };
@@ -68,6 +74,10 @@ void supervisor_stop_all(struct supervisor *s);
 void supervisor_drain_all(struct supervisor *s, int64_t over_ms);
 /* Sends the log file of this process to every worker. */
 void supervisor_send_log(struct supervisor *s);
+/* Sends a message to one worker that serves or drains. 0, -ESRCH when there is none, or another
+ * negative errno (-EAGAIN: it does not read; nothing is kept). */
+int supervisor_send(struct supervisor *s, uint32_t slot, enum control_type type, const void *body,
+                    size_t len);
 bool supervisor_is_empty(const struct supervisor *s);
 /* Workers of a generation in a phase. */
 uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum slot_phase phase);

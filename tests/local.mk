@@ -20,6 +20,7 @@ unit_tests = \
     tests/unit/check_handshake \
     tests/unit/check_http \
     tests/unit/check_hub \
+    tests/unit/check_inquiry \
     tests/unit/check_ipc \
     tests/unit/check_json \
     tests/unit/check_keys \
@@ -37,14 +38,17 @@ unit_tests = \
     tests/unit/check_redislink \
     tests/unit/check_redisurl \
     tests/unit/check_session \
+    tests/unit/check_session_lag \
     tests/unit/check_slots \
     tests/unit/check_store \
     tests/unit/check_subscriber \
     tests/unit/check_text \
     tests/unit/check_token \
     tests/unit/check_token_keys \
+    tests/unit/check_trace \
     tests/unit/check_usertable \
     tests/unit/check_uuid7 \
+    tests/unit/check_verdict \
     tests/unit/check_wheel \
     tests/unit/check_wsclient \
     tests/unit/check_wsock
@@ -65,8 +69,10 @@ tests_unit_check_token_keys_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 # --- end to end ---------------------------------------------------------------------------------
 e2e_tests = \
     tests/e2e/test_belfryctl.py \
+    tests/e2e/test_chaos.py \
     tests/e2e/test_commands.py \
     tests/e2e/test_delivery.py \
+    tests/e2e/test_explain.py \
     tests/e2e/test_handshake.py \
     tests/e2e/test_http.py \
     tests/e2e/test_libbelfry.py \
@@ -74,6 +80,7 @@ e2e_tests = \
     tests/e2e/test_metrics.py \
     tests/e2e/test_processes.py \
     tests/e2e/test_redis_faults.py \
+    tests/e2e/test_slow.py \
     tests/e2e/test_tokens.py
 
 TESTS += $(e2e_tests)
@@ -108,6 +115,7 @@ test_support = \
     tests/unit/options_fixture.h \
     tests/unit/redis_server.h \
     tests/unit/run \
+    tests/unit/session_fixture.h \
     tests/unit/token_maker.h
 
 EXTRA_DIST += \
@@ -137,6 +145,45 @@ AM_TESTS_ENVIRONMENT = \
 
 # The scripts look for programs and libraries that check_PROGRAMS does not name.
 $(e2e_tests:.py=.log): belfryd belfryctl
+
+# --- soak and chaos ------------------------------------------------------------------------------
+include tests/chaos/local.mk
+
+# --- the model checker of delivery --------------------------------------------------------------
+# make check explores every scenario up to a small bound, and mutants, each of which must be caught;
+# make model goes as far as it gets in MODEL_SECONDS.
+check_PROGRAMS += tests/model/model
+TESTS += tests/model/model tests/model/mutants.sh
+
+tests_model_model_SOURCES = \
+    tests/model/arena.c \
+    tests/model/explore.c \
+    tests/model/judge.c \
+    tests/model/main.c \
+    tests/model/model.h \
+    tests/model/steps.c \
+    tests/model/world.c
+tests_model_model_LDADD = $(worker_libs)
+tests_model_model_LDFLAGS = $(AM_LDFLAGS) $(model_wrap)
+model_wrap = -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free
+
+EXTRA_DIST += \
+    tests/model/mutants.sh
+
+# What mutants.sh compiles one changed source with, and links it with in front of the libraries.
+AM_TESTS_ENVIRONMENT += \
+    MODEL_COMPILE='$(CC) -std=gnu11 -D_GNU_SOURCE $(SAN_CFLAGS) $(COVERAGE_CFLAGS) $(EV_CFLAGS) -w -O1'; \
+    MODEL_LINK='$(LIBTOOL) --silent --tag=CC --mode=link $(CC) $(SAN_CFLAGS) $(COVERAGE_CFLAGS) $(CFLAGS) $(tests_model_model_LDFLAGS) $(LDFLAGS)'; \
+    MODEL_OBJECTS='$(tests_model_model_OBJECTS)'; \
+    MODEL_LIBS='$(tests_model_model_LDADD) $(LIBS)'; \
+    export MODEL_COMPILE MODEL_LINK MODEL_OBJECTS MODEL_LIBS;
+
+tests/model/mutants.log: tests/model/model
+
+MODEL_SECONDS = 60
+model: tests/model/model
+	tests/model/model --seconds=$(MODEL_SECONDS)
+.PHONY: model
 
 # --- a bare Debian ------------------------------------------------------------------------------
 # make check-chroot DIST=bookworm|trixie: the two commands in a fresh minimal system (root only).

@@ -10,6 +10,7 @@
 #include "shared/json.h"
 #include "shared/log.h"
 #include "shared/message.h"
+#include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session.h"
 #include "workers/store.h"
@@ -366,6 +367,8 @@ static int mark_read(const struct call *call, struct text_span raw, const struct
     } else if (!error && store_mark_read(w->worker->store, w->user_id, ids->items, ids->count,
                                          (struct text_span){publish.data, publish.len},
                                          on_marked_read, w)) {
+        for (size_t i = 0; i < ids->count; i++)
+            fate_said(call->c, TRACE_READ, ids->items[i].ptr, ids->items[i].len);
         w = NULL;
     } else if (!error) {
         error = -ENOTCONN;
@@ -421,6 +424,7 @@ static void run_ack(const struct call *call)
         return;
     }
     counters_inc(CTR_acks);
+    fate_said(call->c, TRACE_ACKED, id, (size_t)len);
     if (store_set_acked(w->worker->store, w->user_id, (struct text_span){id, (size_t)len}, on_acked,
                         w))
         return;

@@ -16,10 +16,14 @@
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn_internal.h"
+#include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/router.h"
 #include "workers/session.h"
 
+/* What the kernel takes beyond what is on its way (tcp(7)). Without it the messages of a slow
+ * reader wait there by the megabyte, cannot be conflated, and a ping stands behind them all. */
+#define UNSENT_BYTES 262144
 #define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
 
 /* ---- all connections ---- */
@@ -134,13 +138,8 @@ void conn_mark(struct conn *c)
 
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 {
-    /* The end of the instance's UUID is random, its beginning is a time. */
     const struct worker_start *start = c->worker->start;
-    size_t len = strlen(start->instance_id);
-    snprintf(out, CONN_ID_BYTES, "%.8s-%x-%llx",
-             start->instance_id + (len > 8 ? len - 8 : 0), (unsigned)start->slot,
-             (unsigned long long)c->serial);
-    return out;
+    return trace_connection(start->instance_id, start->slot, c->serial, out);
 }
 
 /* ---- birth ---- */
@@ -246,8 +245,10 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
         return -ENOMEM;
     }
     c->address_hash = hash;
-    if (!c->is_unix)
+    if (!c->is_unix) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){UNSENT_BYTES}, sizeof(int));
+    }
     counters_inc(CTR_connections);
     conn_io_start(c);
     conn_set_phase(c, w->opt->handshake_timeout);
@@ -278,6 +279,7 @@ void conn_end(struct conn *c)
     if (c->state == CONN_AUTH || c->state == CONN_OPEN)
         conn_end_websocket(c, CLOSE_LOST, 0);
     c->state = CONN_DEAD;
+    fate_closed(c);
     reply_abandon(c->reply);
     c->reply = NULL;
     ev_io_stop(c->worker->loop, &c->io);
@@ -410,12 +412,22 @@ static void check_life(struct conn *c, int64_t now_ms)
     const struct options *opt = c->worker->opt;
     if (c->ping_sent_ms && c->last_read_ms >= c->ping_sent_ms)
         c->ping_sent_ms = 0;
+    bool is_all;
     if (c->ping_sent_ms) {
-        if (now_ms >= c->ping_sent_ms + opt->pong_timeout)
+        if (now_ms < c->ping_sent_ms + opt->pong_timeout)
+            return;
+        /* A ping stands behind what the kernel has already: who still takes of that is alive. */
+        uint64_t taken = conn_taken_bytes(c, &is_all);
+        if (taken <= c->ping_taken_bytes || (is_all && !c->outq.head)) {
             conn_drop(c, CLOSE_NO_PONG);
+            return;
+        }
+        c->ping_sent_ms = now_ms;
+        c->ping_taken_bytes = taken;
     } else if (now_ms >= c->last_read_ms + opt->ping_interval) {
         conn_ws_ping(c);
         c->ping_sent_ms = now_ms;
+        c->ping_taken_bytes = conn_taken_bytes(c, &is_all);
     }
 }
 

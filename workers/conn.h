@@ -60,8 +60,10 @@ struct conn {
     int64_t last_read_ms;          /* loop clock: last sign of life */
     int64_t ping_sent_ms;          /* loop clock; 0: no pong awaited */
     int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
+    uint64_t ping_taken_bytes;     /* what the peer had taken when the ping was sent */
     int64_t closing_ms;            /* loop clock: our close frame was queued */
     uint64_t address_hash;         /* for max-connections-per-address; 0: not counted there */
+    uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
     uint32_t rate_tokens;          /* client-message-rate, thousandths */
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */
     uint8_t state;                 /* enum conn_state */
@@ -85,7 +87,6 @@ struct conn {
     bool saw_eof : 1;              /* the peer has said its last, but may still read */
     bool is_admin : 1;
     bool is_echo : 1;              /* /echo: no session, everything comes back */
-    bool is_lagging : 1;           /* a message was dropped because the device is slow */
     bool is_deflate : 1;           /* permessage-deflate negotiated */
 };
 
@@ -112,8 +113,16 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES]);
 
 /* Queues a frame (a reference is taken). Nothing on a connection that is closing or dead. Applies
- * send-buffer-limit. */
+ * send-buffer-limit and slow-consumer. False: nothing but a message to the user, for which there is
+ * no room, and the device is to stay: it is not queued, and the caller's to see to. */
+bool conn_offer(struct conn *c, struct frame *f);
+/* The same; what finds no room is dropped and counted. */
 void conn_send(struct conn *c, struct frame *f);
+/* For a device that lags: true when so little waits that messages from the list may be sent on, the
+ * next of so many bytes (0: not known). */
+bool conn_is_drained(const struct conn *c, size_t next_bytes);
+/* Queues such a message. False: not now, for the queue is half full. */
+bool conn_catch_up(struct conn *c, struct frame *f);
 /* Queues text as a FRAME_REPLY. */
 void conn_send_text(struct conn *c, const char *text, size_t len);
 /* Queues a whole HTTP response (raw bytes; given, *response is empty afterwards); the connection

@@ -53,6 +53,9 @@ void conn_destroy(struct conn *c);
 
 /* Starts to listen to the socket. */
 void conn_io_start(struct conn *c);
+/* Bytes the peer has taken from us, as far as the kernel can tell. *is_all: it has taken all. One
+ * system call. */
+uint64_t conn_taken_bytes(const struct conn *c, bool *is_all);
 /* Writes what the socket takes now, in so many calls at most. May end the connection. */
 void conn_write(struct conn *c, int rounds);
 

@@ -1,12 +1,15 @@
 #include "config.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn_internal.h"
+#include "workers/session.h"
 
 #define IOV_MAX_ITEMS 64
 #define WRITE_ROUNDS 4           /* sendmsg calls for one connection in one turn */
@@ -64,6 +67,8 @@ void conn_write(struct conn *c, int rounds)
         c->sent_bytes += (uint64_t)n;
         counters_add(CTR_sent_bytes, (uint64_t)n);
         outq_consume(&c->outq, (size_t)n);
+        if (c->outq.keys && c->outq.bytes <= (size_t)c->worker->opt->send_buffer_limit / 4)
+            outq_stop_conflating(&c->outq);
         if (n > 0)
             note_progress(c);
     }
@@ -73,20 +78,33 @@ void conn_write(struct conn *c, int rounds)
     }
 }
 
+uint64_t conn_taken_bytes(const struct conn *c, bool *is_all)
+{
+    /* tcp(7), unix(7). With TLS these are bytes on the wire, of a Unix socket the kernel's overhead
+     * is among them: good for telling whether it grows. */
+    int left = 0;
+    if (ioctl(c->io.fd, SIOCOUTQ, &left) < 0)
+        left = 0;
+    *is_all = left <= 0;
+    return c->sent_bytes > (uint64_t)left ? c->sent_bytes - (uint64_t)left : 0;
+}
+
 /* ---- reading ---- */
 
 static bool wants_read(const struct conn *c)
 {
-    bool is_full = c->outq.bytes > (size_t)c->worker->opt->send_buffer_limit / 2;
+    size_t most = (size_t)c->worker->opt->send_buffer_limit / 2;
     switch ((enum conn_state)c->state) {
     case CONN_TLS:
     case CONN_CLOSING:
         return true;
     case CONN_HTTP:
-        return !c->reply && !c->kept && !c->close_after_flush && !c->saw_eof && !is_full;
+        return !c->reply && !c->kept && !c->close_after_flush && !c->saw_eof &&
+               c->outq.bytes <= most;
     case CONN_AUTH:
     case CONN_OPEN:
-        return !is_full; /* who does not listen may not ask */
+        /* Who does not listen may not ask; but pongs must be heard whatever else waits. */
+        return c->outq.reply_bytes <= most;
     case CONN_DEAD:
         break;
     }
@@ -230,6 +248,8 @@ static void end_turn(struct conns *s, struct conn *c)
     conn_http_resume(c);
     if (!c->is_blocked && c->state != CONN_DEAD)
         conn_write(c, WRITE_ROUNDS);
+    if (c->device.lag && conn_is_drained(c, 0))
+        session_on_drained(c->worker, &c->device);
     if (conn_http_can_resume(c))
         conn_mark(c);
     if (c->close_after_flush && !c->is_lingering && c->state != CONN_DEAD && is_flushed(c))

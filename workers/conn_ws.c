@@ -9,6 +9,7 @@
 #include "shared/log.h"
 #include "workers/commands.h"
 #include "workers/conn_internal.h"
+#include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session.h"
 
@@ -54,6 +55,8 @@ static bool open_session(struct conn *c, const struct token_claims *claims, stru
     int error = session_open(c->worker, &c->device, claims, resume, filter);
     if (error)
         conn_close(c, error == -EDQUOT ? CLOSE_USER_LIMIT : CLOSE_INTERNAL);
+    else
+        fate_opened(c);
     return error == 0;
 }
 
@@ -300,50 +303,115 @@ void conn_close(struct conn *c, enum close_reason reason)
 
 /* ---- sending ---- */
 
-/* Makes room for a message of the same key that waits. */
+/*
+ * send-buffer-limit is hard, half of it soft. Above the soft one only the newest message of each
+ * key waits. Above the hard one a client with too many answers of its own is closed, and so is
+ * everybody with slow-consumer = disconnect; else a broadcast takes the place of older ones, and
+ * messages to the user are refused: session_lag.c gets them from the list when there is room. That
+ * the list is more than the queue takes is no fault of the client's: it comes in pieces to
+ * everybody.
+ */
+enum verdict { QUEUE, REFUSE, LEAVE };
+
+static size_t limit_of(const struct conn *c)
+{
+    return (size_t)c->worker->opt->send_buffer_limit;
+}
+
+/* What waits, but broadcasts: these can be given up, so nothing waits for them to leave. */
+static size_t kept_bytes(const struct conn *c)
+{
+    return c->outq.bytes - c->outq.broadcast_bytes;
+}
+
 static void conflate(struct conn *c, const struct frame *f)
 {
-    if (f->conflate_key && f->kind != FRAME_REPLY && outq_conflate(&c->outq, f->conflate_key))
+    int taken = outq_start_conflating(&c->outq);
+    if (taken > 0)
+        counters_add(CTR_messages_conflated, (uint64_t)taken);
+    if (outq_conflate(&c->outq, f))
         counters_inc(CTR_messages_conflated);
 }
 
-/* Applies send-buffer-limit to one more frame. False: it is not to be queued. */
-static bool make_room(struct conn *c, const struct frame *f)
+/* However much else waits, a quarter of the limit is there for broadcasts: the newest come. */
+static enum verdict judge_broadcast(struct conn *c, const struct frame *f)
 {
-    const struct options *opt = c->worker->opt;
-    size_t limit = (size_t)opt->send_buffer_limit;
-    bool conflates = opt->slow_consumer == SLOW_CONSUMER_CONFLATE;
-    if (c->outq.bytes + f->len <= limit / 2)
-        return true;
-    if (!c->is_blocked) {
+    size_t limit = limit_of(c);
+    while (c->outq.bytes + f->len > limit && c->outq.broadcast_bytes + f->len > limit / 4) {
+        counters_inc(CTR_messages_dropped_slow);
+        if (!outq_drop_broadcast(&c->outq))
+            return LEAVE; /* too big for what is left: it is the one that is dropped */
+    }
+    return QUEUE;
+}
+
+static enum verdict judge(struct conn *c, const struct frame *f)
+{
+    size_t limit = limit_of(c);
+    bool conflates = c->worker->opt->slow_consumer == SLOW_CONSUMER_CONFLATE;
+    if (!is_listening(c))
+        return LEAVE;
+    if (c->outq.bytes + f->len > limit / 2 && !c->is_blocked) {
         /* Much in one turn is no sign of a slow client: only what its socket refuses counts. */
         conn_write(c, INT_MAX);
         if (!is_listening(c))
-            return false;
+            return LEAVE;
     }
-    if (conflates && c->outq.bytes + f->len > limit / 2)
+    if (conflates && (c->outq.keys || c->outq.bytes + f->len > limit / 2))
         conflate(c, f);
     if (c->outq.bytes + f->len <= limit || !c->outq.head)
-        return true;
+        return QUEUE;
     if (f->kind == FRAME_REPLY && c->outq.reply_bytes + f->len <= limit)
-        return true;
-    if (f->kind == FRAME_REPLY || !conflates) {
+        return QUEUE;
+    if (f->kind == FRAME_REPLY || (!conflates && !f->is_stored)) {
         conn_close(c, CLOSE_SLOW);
-        return false;
+        return LEAVE;
     }
-    /* Seam: who lags is to be given what it missed from the list once its queue has run dry. */
-    c->is_lagging = true;
-    counters_inc(CTR_messages_dropped_slow);
-    return false;
+    return f->kind == FRAME_BROADCAST ? judge_broadcast(c, f) : REFUSE;
+}
+
+static void queue(struct conn *c, struct frame *f)
+{
+    if (outq_push(&c->outq, f) != 0)
+        conn_close(c, CLOSE_INTERNAL);
+    else
+        fate_queued(c, f);
+    conn_mark(c);
+}
+
+bool conn_offer(struct conn *c, struct frame *f)
+{
+    enum verdict verdict = judge(c, f);
+    if (verdict == QUEUE)
+        queue(c, f);
+    else if (verdict == LEAVE)
+        fate_left(c, f);
+    return verdict != REFUSE;
 }
 
 void conn_send(struct conn *c, struct frame *f)
 {
-    if (!is_listening(c) || !make_room(c, f))
-        return;
-    if (outq_push(&c->outq, f) != 0)
-        conn_close(c, CLOSE_INTERNAL);
-    conn_mark(c);
+    if (!conn_offer(c, f))
+        counters_inc(CTR_messages_dropped_slow);
+}
+
+bool conn_is_drained(const struct conn *c, size_t next_bytes)
+{
+    size_t kept = kept_bytes(c), limit = limit_of(c);
+    return c->state == CONN_OPEN &&
+           (kept == 0 || (kept <= limit / 4 && kept + next_bytes <= limit / 2));
+}
+
+bool conn_catch_up(struct conn *c, struct frame *f)
+{
+    if (is_listening(c) && !c->is_blocked && kept_bytes(c) + f->len > limit_of(c) / 2)
+        conn_write(c, INT_MAX);
+    if (!is_listening(c))
+        return true;
+    if (kept_bytes(c) > 0 && kept_bytes(c) + f->len > limit_of(c) / 2)
+        return false;
+    queue(c, f);
+    return true;
 }
 
 void conn_send_text(struct conn *c, const char *text, size_t len)

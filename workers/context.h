@@ -21,6 +21,7 @@ struct acceptor;
 struct canary;
 struct conns;
 struct hub;
+struct inquest;
 struct sessions;
 struct store;
 struct subscriber;
@@ -42,10 +43,11 @@ struct worker {
     struct store *store;           /* command link */
     struct canary *canary;         /* delivery probe */
     struct router *router;         /* HTTP endpoints */
+    struct inquest *inquest;       /* what happened to a message? */
     bool is_draining;
 };
 
-/* Milliseconds on the monotonic clock, which no step of the wall clock moves (clock_mono_coarse_ms);
+/* Milliseconds on the monotonic clock, which no step of the wall clock moves (coarse: clock.h);
  * and the wall clock of this turn of the loop. */
 int64_t worker_now_ms(const struct worker *w);
 int64_t worker_wall_ms(const struct worker *w);

@@ -11,37 +11,30 @@
 #define DETAIL_TLS 1u
 #define DETAIL_UNIX 2u
 
-static int64_t now_us(const struct worker *w)
-{
-    return (int64_t)(ev_now(w->loop) * 1e6);
-}
-
-static void worker_record(const struct worker *w, enum trace_fate fate)
+static void worker_record(enum trace_fate fate)
 {
     if (trace_is_on())
-        trace_add(&(struct trace_record){.at_us = now_us(w), .fate = (uint16_t)fate});
+        trace_add(&(struct trace_record){.fate = (uint16_t)fate});
 }
 
-void fate_started(const struct worker *w)
+void fate_started(void)
 {
-    worker_record(w, TRACE_STARTED);
+    worker_record(TRACE_STARTED);
 }
 
-void fate_link(const struct worker *w, bool is_up)
+void fate_link(bool is_up)
 {
-    worker_record(w, is_up ? TRACE_LINK_BACK : TRACE_LINK_LOST);
+    worker_record(is_up ? TRACE_LINK_BACK : TRACE_LINK_LOST);
 }
 
-void fate_received(const struct worker *w, const struct user *u, uint64_t id_hash,
-                   enum trace_fate fate)
+void fate_received(const struct user *u, uint64_t id_hash, enum trace_fate fate)
 {
     if (!trace_is_on())
         return;
     /* Of a broadcast, connections still without a token are counted too: walking over all devices
      * only to count them would cost more than the number is worth. */
     uint64_t devices = u ? u->device_count : counters_self->values[CTR_websockets];
-    trace_add(&(struct trace_record){.at_us = now_us(w),
-                                     .id_hash = id_hash,
+    trace_add(&(struct trace_record){.id_hash = id_hash,
                                      .user_hash = u ? u->id_hash : 0,
                                      .detail = (uint32_t)devices,
                                      .fate = (uint16_t)fate});
@@ -54,8 +47,7 @@ static bool is_message(const struct frame *f)
 
 static struct trace_record about(const struct conn *c, const struct frame *f, enum trace_fate fate)
 {
-    return (struct trace_record){.at_us = now_us(c->worker),
-                                 .id_hash = f->id_hash,
+    return (struct trace_record){.id_hash = f->id_hash,
                                  .user_hash = c->user_hash,
                                  .serial = c->serial,
                                  .detail = f->len,
@@ -70,9 +62,23 @@ void fate_device(const struct device *d, const struct frame *f, enum trace_fate 
     trace_add(&r);
 }
 
+void fate_id(const struct device *d, uint64_t id_hash, enum trace_fate fate)
+{
+    if (trace_is_on() && id_hash)
+        trace_add(&(struct trace_record){.id_hash = id_hash,
+                                         .user_hash = d->conn->user_hash,
+                                         .serial = d->conn->serial,
+                                         .fate = (uint16_t)fate});
+}
+
+void fate_left(const struct conn *c, const struct frame *f)
+{
+    fate_device(&c->device, f, c->state == CONN_OPEN ? TRACE_DROPPED : TRACE_CLOSING);
+}
+
 void fate_queued(struct conn *c, const struct frame *f)
 {
-    if (!trace_is_on() || f->kind != FRAME_USER)
+    if (!trace_is_on() || !is_message(f) || (f->kind == FRAME_BROADCAST && !c->is_blocked))
         return;
     struct trace_record r = about(c, f, TRACE_QUEUED);
     outq_set_ticket(&c->outq, trace_add(&r));
@@ -88,8 +94,7 @@ void fate_source(const struct device *d, const struct frame *f, enum counter cou
 void fate_said(const struct conn *c, enum trace_fate fate, const char *id, size_t len)
 {
     if (trace_is_on())
-        trace_add(&(struct trace_record){.at_us = now_us(c->worker),
-                                         .id_hash = message_id_hash(id, len),
+        trace_add(&(struct trace_record){.id_hash = message_id_hash(id, len),
                                          .user_hash = c->user_hash,
                                          .serial = c->serial,
                                          .fate = (uint16_t)fate});
@@ -100,7 +105,6 @@ void fate_opened(struct conn *c)
     c->user_hash = c->device.user->id_hash;
     if (trace_is_on())
         trace_add(&(struct trace_record){
-            .at_us = now_us(c->worker),
             .user_hash = c->user_hash,
             .serial = c->serial,
             .detail = (c->tls ? DETAIL_TLS : 0) | (c->is_unix ? DETAIL_UNIX : 0),
@@ -110,8 +114,7 @@ void fate_opened(struct conn *c)
 void fate_closed(const struct conn *c)
 {
     if (trace_is_on() && c->user_hash)
-        trace_add(&(struct trace_record){.at_us = now_us(c->worker),
-                                         .user_hash = c->user_hash,
+        trace_add(&(struct trace_record){.user_hash = c->user_hash,
                                          .serial = c->serial,
                                          .position = fate_acked_bytes(c),
                                          .detail = c->close_reason,

@@ -3,7 +3,8 @@
  *
  * One line wherever something happens; all of them do nothing while the trace is off (trace-size =
  * 0), none makes a system call but fate_closed and fate_acked_bytes. What the records mean stands
- * in shared/trace.def. Of a broadcast only what is no delivery is recorded for single devices.
+ * in shared/trace.def. Of a broadcast only what is no plain delivery is recorded for single devices:
+ * filtered, dropped, or queued where the socket is full.
  */
 #ifndef BELFRY_WORKERS_FATE_H
 #define BELFRY_WORKERS_FATE_H
@@ -14,20 +15,21 @@
 
 #include "shared/counters.h"
 #include "shared/trace.h"
-#include "workers/context.h"
 #include "workers/hub.h"
 
 struct conn;
 
 /* The worker begins to write its ring; its subscriber link is up or down. */
-void fate_started(const struct worker *w);
-void fate_link(const struct worker *w, bool is_up);
+void fate_started(void);
+void fate_link(bool is_up);
 
 /* A live copy came: RECEIVED, DUPLICATE; u NULL: over the broadcast channel. */
-void fate_received(const struct worker *w, const struct user *u, uint64_t id_hash,
-                   enum trace_fate fate);
-/* What a device was not sent, or not yet: HELD, FILTERED, DROPPED, CLOSING. */
+void fate_received(const struct user *u, uint64_t id_hash, enum trace_fate fate);
+/* What a device was not sent, or not yet: HELD, FILTERED, LAGGING, CONFLATED, DROPPED. */
 void fate_device(const struct device *d, const struct frame *f, enum trace_fate fate);
+void fate_id(const struct device *d, uint64_t id_hash, enum trace_fate fate);
+/* The connection did not take the frame: it is closing, or there is no room for a broadcast. */
+void fate_left(const struct conn *c, const struct frame *f);
 /* The frame was just appended to the connection's queue. */
 void fate_queued(struct conn *c, const struct frame *f);
 /* Why the frame was given to the device a moment ago: CTR_messages_replayed or

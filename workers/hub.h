@@ -17,6 +17,7 @@
 struct conn;
 struct hub;
 struct filter;        /* filter.h */
+struct lag;           /* session_lag.c: a device that reads too slowly */
 struct held;          /* held.h: live messages that wait while the device attaches */
 struct recent;        /* recent.h: ids this user's devices were sent */
 struct refresh;       /* session_refresh.c: FULL_SYNC that a device asked for */
@@ -39,6 +40,7 @@ struct device {
     struct resume *resume;        /* until live */
     struct held *held;            /* while attaching or repairing; NULL: none came */
     struct refresh *refreshes;    /* session.c; NULL: none asked for */
+    struct lag *lag;              /* session_lag.c; NULL: keeps up */
     bool in_reading;              /* the user's reading under way serves this device */
     bool is_counted;              /* in usertable.h's table: it was not full when the device came */
     uint8_t overflows;            /* times held had to be cut since the device began to wait */

@@ -113,12 +113,12 @@ static void ask_others(struct worker *w, const struct inquiry *asked)
 
 void inquest_on_ask(struct inquest *q, const void *body, size_t len)
 {
-    const struct inquiry *asked = body;
-    if (!inquiry_is_message(body, len))
+    struct inquiry_message m;
+    if (!inquiry_take(body, len, &m))
         return;
-    tell_open(q->w, asked);
-    if (asked->flags & INQUIRY_OTHERS)
-        ask_others(q->w, asked);
+    tell_open(q->w, &m.head);
+    if (m.head.flags & INQUIRY_OTHERS)
+        ask_others(q->w, &m.head);
 }
 
 /* ---- another instance asks ---- */
@@ -170,14 +170,14 @@ static void ignore(void *data, int error, int64_t value)
 
 void inquest_on_tell(struct inquest *q, const void *body, size_t len)
 {
-    const struct inquiry_message *m = body;
+    struct inquiry_message m;
     char channel[CHANNEL_BYTES];
     struct text_buf text = {0};
-    if (!inquiry_is_message(body, len))
+    if (!inquiry_take(body, len, &m))
         return;
-    snprintf(channel, sizeof(channel), INQUIRY_ANSWERS "%s:%u", m->head.instance,
-             m->head.asker_slot);
-    inquiry_write_answer(&text, m, q->w->start->instance_id);
+    snprintf(channel, sizeof(channel), INQUIRY_ANSWERS "%s:%u", m.head.instance,
+             m.head.asker_slot);
+    inquiry_write_answer(&text, &m, q->w->start->instance_id);
     if (!text.failed)
         store_publish(q->w->store, channel, (struct text_span){text.data, text.len}, ignore, NULL);
     text_buf_free(&text);

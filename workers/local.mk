@@ -23,6 +23,8 @@ workers_libworkers_la_SOURCES = \
     workers/conn_io.c \
     workers/conn_ws.c \
     workers/context.h \
+    workers/fate.c \
+    workers/fate.h \
     workers/filter.c \
     workers/filter.h \
     workers/frame.c \
@@ -37,6 +39,8 @@ workers_libworkers_la_SOURCES = \
     workers/http.h \
     workers/hub.c \
     workers/hub.h \
+    workers/inquest.c \
+    workers/inquest.h \
     workers/merge.c \
     workers/merge.h \
     workers/outq.c \
@@ -51,6 +55,7 @@ workers_libworkers_la_SOURCES = \
     workers/router.h \
     workers/session.c \
     workers/session.h \
+    workers/session_lag.c \
     workers/session_list.c \
     workers/session_live.c \
     workers/session_parts.h \

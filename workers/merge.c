@@ -225,6 +225,16 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
     return result;
 }
 
+static bool is_owed(const struct merge_known *known, uint64_t id)
+{
+    return known->is_owed && known->is_owed(known->owed_data, id);
+}
+
+static bool is_had(const struct merge_known *known, uint64_t id)
+{
+    return !is_owed(known, id) && known->is_known(known->data, id);
+}
+
 struct merge_result merge_repair(const struct merge_entry *list, const uint32_t *order,
                                  size_t order_count, const struct merge_known *known,
                                  const uint64_t *held, size_t held_count, uint32_t *missed,
@@ -233,17 +243,16 @@ struct merge_result merge_repair(const struct merge_entry *list, const uint32_t 
     struct merge_result result = {.is_recovered = true};
     size_t oldest_known = 0;
     if (known->has_forgotten)
-        while (oldest_known < order_count &&
-               !known->is_known(known->data, list[order[oldest_known]].id_hash))
+        while (oldest_known < order_count && !is_had(known, list[order[oldest_known]].id_hash))
             oldest_known++;
     bool is_any_known = oldest_known < order_count;
     for (size_t k = 0; k < order_count; k++) {
         const struct merge_entry *e = &list[order[k]];
-        bool is_had = known->is_known(known->data, e->id_hash);
-        if (!is_had && known->has_forgotten)
-            is_had = is_any_known ? k < oldest_known
-                                  : e->timestamp_us && e->timestamp_us < known->before_us;
-        if (!is_had || has(held, held_count, e->id_hash))
+        bool is_sent = is_had(known, e->id_hash);
+        if (!is_sent && known->has_forgotten && !is_owed(known, e->id_hash))
+            is_sent = is_any_known ? k < oldest_known
+                                   : e->timestamp_us && e->timestamp_us < known->before_us;
+        if (!is_sent || has(held, held_count, e->id_hash))
             missed[result.missed_count++] = order[k];
     }
     result.held_count = held_rest(list, order, order_count, NULL, held, held_count, held_out);

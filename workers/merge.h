@@ -39,6 +39,9 @@ struct merge_known {
     bool (*is_known)(const void *data, uint64_t id_hash); /* ids sent or listed before */
     const void *data;
     bool has_forgotten; /* is_known once knew more than it does now */
+    bool (*is_owed)(const void *data, uint64_t id_hash); /* this device was not sent it; NULL: all
+                                                          * known was sent */
+    const void *owed_data;
     int64_t before_us;  /* with has_forgotten, when no entry is known: those from before this are */
 };
 
@@ -79,7 +82,7 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
 
 /* A live device catches up: missed are the entries that are not known or were held, in order;
  * held_out those held that are not in the list. When known has forgotten ids, entries older than
- * the oldest known one are taken for known too. */
+ * the oldest known one are taken for known too. What is owed is not known. */
 struct merge_result merge_repair(const struct merge_entry *list, const uint32_t *order,
                                  size_t order_count, const struct merge_known *known,
                                  const uint64_t *held, size_t held_count, uint32_t *missed,

@@ -6,15 +6,117 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEYS_MIN_SLOTS 16
+#define PONGS_KEPT_BYTES 4096 /* beyond, only the last ping of several is answered */
+
 enum item_kind { ITEM_FRAME, ITEM_BYTES, ITEM_CONTROL };
 
 struct outq_item {
-    struct outq_item *next;
+    struct outq_item *next, *prev;
     struct frame *frame;   /* ITEM_FRAME */
     uint32_t len;
-    uint8_t kind;          /* enum item_kind */
+    uint32_t kind : 2;     /* enum item_kind */
+    trace_ticket ticket : TRACE_TICKET_BITS;
     unsigned char bytes[]; /* the other kinds */
 };
+
+/* Open addressing. A key whose frame is gone keeps its slot, for the next of its key, until the
+ * next rebuild. */
+struct key_slot {
+    uint64_t key;           /* 0: free */
+    struct outq_item *item; /* NULL: nothing of this key waits */
+};
+
+struct outq_keys {
+    size_t mask;
+    size_t used; /* slots with a key */
+    struct key_slot slots[];
+};
+
+/* ---- keys ---- */
+
+/* Messages to a user and to everybody do not replace each other. 0: never conflates. */
+static uint64_t key_of(const struct frame *f)
+{
+    if (f->kind == FRAME_REPLY || !f->conflate_key)
+        return 0;
+    uint64_t key = f->kind == FRAME_BROADCAST ? ~f->conflate_key : f->conflate_key;
+    return key ? key : 1;
+}
+
+static uint64_t key_of_item(const struct outq_item *item)
+{
+    return item->kind == ITEM_FRAME ? key_of(item->frame) : 0;
+}
+
+static struct outq_keys *keys_new(size_t live)
+{
+    size_t size = KEYS_MIN_SLOTS;
+    while (size < live * 4)
+        size *= 2;
+    struct outq_keys *keys = calloc(1, sizeof *keys + size * sizeof *keys->slots);
+    if (keys)
+        keys->mask = size - 1;
+    return keys;
+}
+
+/* The key's slot, or the free one where it belongs. */
+static struct key_slot *keys_find(struct outq_keys *keys, uint64_t key)
+{
+    size_t i = (size_t)(key ^ key >> 32) & keys->mask;
+    while (keys->slots[i].key && keys->slots[i].key != key)
+        i = (i + 1) & keys->mask;
+    return &keys->slots[i];
+}
+
+static void keys_put(struct outq_keys *keys, uint64_t key, struct outq_item *item)
+{
+    struct key_slot *slot = keys_find(keys, key);
+    keys->used += !slot->key;
+    *slot = (struct key_slot){key, item};
+}
+
+/* Room for one more key. */
+static int keys_grow(struct outq *q)
+{
+    struct outq_keys *old = q->keys;
+    size_t live = 0;
+    if (old->used + 1 <= (old->mask + 1) / 4 * 3)
+        return 0;
+    for (size_t i = 0; i <= old->mask; i++)
+        live += old->slots[i].item != NULL;
+    struct outq_keys *keys = keys_new(live + 1);
+    if (!keys)
+        return -ENOMEM;
+    for (size_t i = 0; i <= old->mask; i++)
+        if (old->slots[i].item)
+            keys_put(keys, old->slots[i].key, old->slots[i].item);
+    free(old);
+    q->keys = keys;
+    return 0;
+}
+
+/* The item came to the tail. Without memory the queue stops conflating. */
+static void keys_note(struct outq *q, struct outq_item *item)
+{
+    uint64_t key = key_of_item(item);
+    if (!q->keys || !key)
+        return;
+    if (keys_grow(q) == 0)
+        keys_put(q->keys, key, item);
+    else
+        outq_stop_conflating(q);
+}
+
+static void keys_forget(struct outq *q, const struct outq_item *item)
+{
+    uint64_t key = q->keys ? key_of_item(item) : 0;
+    struct key_slot *slot = key ? keys_find(q->keys, key) : NULL;
+    if (slot && slot->item == item)
+        slot->item = NULL;
+}
+
+/* ---- items ---- */
 
 static struct outq_item *item_of_bytes(enum item_kind kind, const void *bytes, size_t len)
 {
@@ -23,22 +125,35 @@ static struct outq_item *item_of_bytes(enum item_kind kind, const void *bytes, s
     struct outq_item *item = malloc(sizeof *item + len);
     if (!item)
         return NULL;
-    *item = (struct outq_item){.len = (uint32_t)len, .kind = (uint8_t)kind};
+    *item = (struct outq_item){.len = (uint32_t)len, .kind = (uint32_t)kind & 3};
     memcpy(item->bytes, bytes, len);
     return item;
 }
 
-/* Adds or, with a negative sign, takes an item's share of the sums. */
+static bool is_of(const struct outq_item *item, enum frame_kind kind)
+{
+    return item->kind == ITEM_FRAME && item->frame->kind == kind;
+}
+
+static bool is_pong(const struct outq_item *item)
+{
+    return item->kind == ITEM_CONTROL && (item->bytes[0] & 0xf) == FRAME_PONG;
+}
+
+static bool is_begun(const struct outq *q, const struct outq_item *item)
+{
+    return item == q->head && q->head_done > 0;
+}
+
+/* Adds or takes an item's share of the sums. */
 static void account(struct outq *q, const struct outq_item *item, size_t bytes, bool is_coming)
 {
-    bool is_reply = item->kind == ITEM_FRAME && item->frame->kind == FRAME_REPLY;
-    if (is_coming) {
-        q->bytes += bytes;
-        q->reply_bytes += is_reply ? bytes : 0;
-    } else {
-        q->bytes -= bytes;
-        q->reply_bytes -= is_reply ? bytes : 0;
-    }
+    size_t change = is_coming ? bytes : 0 - bytes;
+    q->bytes += change;
+    if (item->kind == ITEM_CONTROL || is_of(item, FRAME_REPLY))
+        q->reply_bytes += change;
+    else if (is_of(item, FRAME_BROADCAST))
+        q->broadcast_bytes += change;
 }
 
 static void item_free(struct outq_item *item)
@@ -52,24 +167,32 @@ static void item_free(struct outq_item *item)
 static void insert(struct outq *q, struct outq_item *prev, struct outq_item *item)
 {
     struct outq_item **link = prev ? &prev->next : &q->head;
+    item->prev = prev;
     item->next = *link;
     *link = item;
-    if (!item->next)
+    if (item->next)
+        item->next->prev = item;
+    else
         q->tail = item;
     account(q, item, item->len, true);
 }
 
-/* Takes out the item after prev (NULL: the first), of which done bytes were written. */
-static void take(struct outq *q, struct outq_item *prev, size_t done)
+/* Takes out an item of which done bytes were written. */
+static void take(struct outq *q, struct outq_item *item, size_t done, enum trace_end end)
 {
-    struct outq_item **link = prev ? &prev->next : &q->head;
-    struct outq_item *item = *link;
-    *link = item->next;
-    if (!item->next)
-        q->tail = prev;
+    trace_finish(item->ticket, end, q->written);
+    *(item->prev ? &item->prev->next : &q->head) = item->next;
+    *(item->next ? &item->next->prev : &q->tail) = item->prev;
+    if (q->broadcast == item)
+        q->broadcast = item->next;
+    if (q->control == item)
+        q->control = NULL; /* they leave in order: it was the last one */
+    keys_forget(q, item);
     account(q, item, item->len - done, false);
     item_free(item);
 }
+
+/* ---- filling ---- */
 
 int outq_push(struct outq *q, struct frame *f)
 {
@@ -78,7 +201,15 @@ int outq_push(struct outq *q, struct frame *f)
         return -ENOMEM;
     *item = (struct outq_item){.frame = frame_ref(f), .len = f->len, .kind = ITEM_FRAME};
     insert(q, q->tail, item);
+    if (!q->broadcast && f->kind == FRAME_BROADCAST)
+        q->broadcast = item;
+    keys_note(q, item);
     return 0;
+}
+
+void outq_set_ticket(struct outq *q, trace_ticket ticket)
+{
+    q->tail->ticket = ticket & ((1u << TRACE_TICKET_BITS) - 1);
 }
 
 int outq_push_bytes(struct outq *q, const void *bytes, size_t len)
@@ -97,13 +228,22 @@ int outq_push_control(struct outq *q, const void *frame, size_t len)
     struct outq_item *item = item_of_bytes(ITEM_CONTROL, frame, len);
     if (!item)
         return -ENOMEM;
-    struct outq_item *prev = q->head_done > 0 ? q->head : NULL;
-    for (struct outq_item *at = prev ? prev->next : q->head; at && at->kind != ITEM_FRAME;
-         at = at->next)
-        prev = at;
+    struct outq_item *prev = q->control;
+    if (!prev) {
+        prev = q->head_done > 0 ? q->head : NULL;
+        for (struct outq_item *at = prev ? prev->next : q->head; at && at->kind != ITEM_FRAME;
+             at = at->next)
+            prev = at;
+    }
     insert(q, prev, item);
+    q->control = item;
+    if (prev && q->reply_bytes > PONGS_KEPT_BYTES && !is_begun(q, prev) && is_pong(prev) &&
+        is_pong(item))
+        take(q, prev, 0, TRACE_END_CONFLATED);
     return 0;
 }
+
+/* ---- writing ---- */
 
 int outq_iov(const struct outq *q, struct iovec *iov, int max)
 {
@@ -121,47 +261,88 @@ void outq_consume(struct outq *q, size_t n)
 {
     while (q->head && n >= q->head->len - q->head_done) {
         n -= q->head->len - q->head_done;
-        take(q, NULL, q->head_done);
+        q->written += q->head->len - q->head_done;
+        take(q, q->head, q->head_done, TRACE_END_WRITTEN);
         q->head_done = 0;
     }
     if (q->head && n > 0) {
         account(q, q->head, n, false);
         q->head_done += n;
+        q->written += n;
     }
 }
 
-bool outq_conflate(struct outq *q, uint64_t conflate_key)
+/* ---- taking out ---- */
+
+/* From the newest to the oldest: the first of a key stays. */
+int outq_start_conflating(struct outq *q)
 {
-    struct outq_item *prev = q->head_done > 0 ? q->head : NULL;
-    for (struct outq_item *item = prev ? prev->next : q->head; item; item = item->next) {
-        if (item->kind == ITEM_FRAME && item->frame->conflate_key == conflate_key &&
-            item->frame->kind != FRAME_REPLY) {
-            take(q, prev, 0);
-            return true;
-        }
-        prev = item;
+    int taken = 0;
+    if (q->keys)
+        return 0;
+    size_t live = 0;
+    for (const struct outq_item *item = q->head; item; item = item->next)
+        live += key_of_item(item) != 0;
+    struct outq_keys *keys = keys_new(live);
+    if (!keys)
+        return -ENOMEM;
+    for (struct outq_item *item = q->tail, *prev; item; item = prev) {
+        uint64_t key = key_of_item(item);
+        prev = item->prev;
+        if (!key || is_begun(q, item))
+            continue;
+        if (keys_find(keys, key)->item) {
+            take(q, item, 0, TRACE_END_CONFLATED);
+            taken++;
+        } else
+            keys_put(keys, key, item);
     }
-    return false;
+    q->keys = keys;
+    return taken;
+}
+
+void outq_stop_conflating(struct outq *q)
+{
+    free(q->keys);
+    q->keys = NULL;
+}
+
+bool outq_conflate(struct outq *q, const struct frame *f)
+{
+    uint64_t key = q->keys ? key_of(f) : 0;
+    struct outq_item *item = key ? keys_find(q->keys, key)->item : NULL;
+    if (!item || is_begun(q, item))
+        return false;
+    take(q, item, 0, TRACE_END_CONFLATED);
+    return true;
+}
+
+bool outq_drop_broadcast(struct outq *q)
+{
+    /* Each item is passed once on the way from the front to the tail. */
+    while (q->broadcast && (!is_of(q->broadcast, FRAME_BROADCAST) || is_begun(q, q->broadcast)))
+        q->broadcast = q->broadcast->next;
+    if (!q->broadcast)
+        return false;
+    take(q, q->broadcast, 0, TRACE_END_DROPPED);
+    return true;
 }
 
 void outq_drop_frames(struct outq *q)
 {
-    struct outq_item *prev = q->head_done > 0 ? q->head : NULL;
-    for (;;) {
-        struct outq_item *item = prev ? prev->next : q->head;
-        if (!item)
-            return;
-        if (item->kind == ITEM_FRAME)
-            take(q, prev, 0);
-        else
-            prev = item;
+    outq_stop_conflating(q);
+    for (struct outq_item *item = q->head, *next; item; item = next) {
+        next = item->next;
+        if (item->kind == ITEM_FRAME && !is_begun(q, item))
+            take(q, item, 0, TRACE_END_DROPPED);
     }
 }
 
 void outq_clear(struct outq *q)
 {
+    outq_stop_conflating(q);
     while (q->head) {
-        take(q, NULL, q->head_done);
+        take(q, q->head, q->head_done, TRACE_END_CLOSED);
         q->head_done = 0;
     }
 }

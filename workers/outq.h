@@ -6,38 +6,61 @@
  * frames (pong, close, ping) overtake waiting data frames, at a frame border (RFC 6455, section 5.4
  * allows it even between fragments), but never raw bytes: those are HTTP, which comes before all
  * frames.
+ *
+ * Which limits apply is the caller's. The queue helps to keep to them: it knows how much of it is
+ * what, gives up its oldest broadcast, and, while told to, keeps only the newest frame of each
+ * conflation key. None of these walks over what waits for each message.
  */
 #ifndef BELFRY_WORKERS_OUTQ_H
 #define BELFRY_WORKERS_OUTQ_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
+#include "shared/trace.h"
 #include "workers/frame.h"
 
 struct outq_item;
+struct outq_keys; /* the newest waiting frame of each key */
 
 struct outq {
     struct outq_item *head, *tail;
-    size_t bytes;       /* not written yet */
-    size_t head_done;   /* bytes of head written already */
-    size_t reply_bytes; /* of bytes: FRAME_REPLY, not begun or begun */
+    struct outq_item *control;   /* the last control frame that waits; NULL: none */
+    struct outq_item *broadcast; /* none waits before this item; NULL: none waits */
+    struct outq_keys *keys;      /* NULL: does not conflate */
+    size_t bytes;                /* not written yet */
+    size_t head_done;            /* bytes of head written already */
+    uint64_t written;            /* bytes taken off the front so far */
+    size_t reply_bytes;          /* of bytes: FRAME_REPLY and control frames, begun or not */
+    size_t broadcast_bytes;      /* of bytes: FRAME_BROADCAST, begun or not */
 };
 
 /* Appends a reference to a frame. 0 or -ENOMEM. */
 int outq_push(struct outq *q, struct frame *f);
+/* The record that is told what becomes of the item appended last. */
+void outq_set_ticket(struct outq *q, trace_ticket ticket);
 /* Appends a copy of raw bytes (HTTP responses). 0 or -ENOMEM. */
 int outq_push_bytes(struct outq *q, const void *bytes, size_t len);
 /* Puts a control frame before the first data frame that is not begun yet, after control frames that
- * wait already. 0 or -ENOMEM. */
+ * wait already. Where much waits that answers the client, a pong takes the place of the one before
+ * it (RFC 6455, section 5.5.3). 0 or -ENOMEM. */
 int outq_push_control(struct outq *q, const void *frame, size_t len);
 /* Fills iov with what waits, in order; returns the number of entries used. */
 int outq_iov(const struct outq *q, struct iovec *iov, int max);
 /* Takes n written bytes off the front. */
 void outq_consume(struct outq *q, size_t n);
-/* Takes out a waiting, not begun frame with this conflation key, if any; true when one was. */
-bool outq_conflate(struct outq *q, uint64_t conflate_key);
+/* From now on the newest waiting frame of each conflation key is known; older ones that are not
+ * begun are taken out. Returns how many were (0 when it conflates already), or -ENOMEM: it does
+ * not. */
+int outq_start_conflating(struct outq *q);
+void outq_stop_conflating(struct outq *q);
+/* Takes out the waiting frame that f, not queued yet, takes the place of: one of its key and kind
+ * that is not begun. True when there was one. False when the queue does not conflate. */
+bool outq_conflate(struct outq *q, const struct frame *f);
+/* Takes out the oldest broadcast that is not begun. False: there is none. */
+bool outq_drop_broadcast(struct outq *q);
 /* Takes out all data frames that are not begun. */
 void outq_drop_frames(struct outq *q);
 void outq_clear(struct outq *q);

@@ -184,6 +184,18 @@ bool recent_knows(const struct recent *r, uint64_t id_hash)
     return r && find(r, id_hash) >= 0;
 }
 
+size_t recent_count(const struct recent *r)
+{
+    return r ? r->count : 0;
+}
+
+void recent_copy(const struct recent *r, uint64_t *out)
+{
+    for (uint32_t i = r ? r->head : 0; r && i < r->end; i++)
+        if (r->ids[i])
+            *out++ = r->ids[i];
+}
+
 bool recent_has_forgotten(const struct recent *r)
 {
     return r && r->has_forgotten;

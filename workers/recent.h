@@ -35,6 +35,9 @@ int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_or
 void recent_free(struct recent *r);
 
 bool recent_knows(const struct recent *r, uint64_t id_hash); /* accepts NULL: false */
+/* How many are known, and all of them, in any order (out has room). Accepts NULL: 0. */
+size_t recent_count(const struct recent *r);
+void recent_copy(const struct recent *r, uint64_t *out);
 /* True when the limit was reached and ids were forgotten: an unknown id may have been sent. */
 bool recent_has_forgotten(const struct recent *r); /* accepts NULL: false */
 /* The whole list was added just now: what was forgotten before is in no list any more. Accepts

@@ -134,6 +134,7 @@ void session_close(struct worker *w, struct device *d)
     free(d->resume);
     filter_free(d->filter);
     held_free(d->held);
+    session_lag_free(d);
     d->resume = NULL;
     d->filter = NULL;
     d->held = NULL;

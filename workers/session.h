@@ -4,7 +4,8 @@
  * Attach is gap-free for producers that know nothing of it: the subscription is confirmed first,
  * then the list is read, then both are merged by id (merge.h), then the device is live. Repair
  * after a lost link is the same reading. Redis away: the device waits, attached as soon as the list
- * can be read; commands that need no Redis are answered meanwhile.
+ * can be read; commands that need no Redis are answered meanwhile. A device that reads too slowly
+ * gets by the same reading what could not be kept for it.
  */
 #ifndef BELFRY_WORKERS_SESSION_H
 #define BELFRY_WORKERS_SESSION_H
@@ -40,6 +41,8 @@ int session_open(struct worker *w, struct device *d, const struct token_claims *
 /* The connection is going: leaves the user, drops its subscription when it was the last. Accepts a
  * device that never opened. */
 void session_close(struct worker *w, struct device *d);
+/* What waited for a device that lags has nearly all been written (conn_is_drained). */
+void session_on_drained(struct worker *w, struct device *d);
 /* dashboard_refresh: a fresh FULL_SYNC of the given type, then the frame done (given, whatever is
  * returned). An attaching device is attached first. 0; -EAGAIN (Redis away, or several are asked
  * for already) or -ENOMEM with nothing sent. */

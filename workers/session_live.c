@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "shared/log.h"
+#include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session_parts.h"
 
@@ -18,10 +19,19 @@ void session_give(struct device *d, struct frame *f)
 {
     if (!session_wants(d, f)) {
         counters_inc(CTR_deliveries_filtered);
+        fate_device(d, f, TRACE_FILTERED);
         return;
     }
-    counters_inc(CTR_deliveries);
-    conn_send(d->conn, f);
+    struct sessions *s = d->conn->worker->sessions;
+    if (f->kind == FRAME_USER && session_lag_is_stalled(d))
+        session_lag_note(s, d, f);
+    else if (f->kind == FRAME_USER && !conn_offer(d->conn, f))
+        session_lag_begin(s, d, f);
+    else {
+        counters_inc(CTR_deliveries);
+        if (f->kind != FRAME_USER)
+            conn_send(d->conn, f);
+    }
 }
 
 void session_give_held(struct device *d, const uint32_t *items, size_t count)
@@ -31,8 +41,10 @@ void session_give_held(struct device *d, const uint32_t *items, size_t count)
     for (size_t i = 0; i < count; i++) {
         if (h->items[items[i]].frame)
             session_give(d, h->items[items[i]].frame);
-        else
+        else {
             counters_inc(CTR_messages_dropped_slow);
+            fate_id(d, h->items[items[i]].id_hash, TRACE_DROPPED);
+        }
     }
     held_free(h);
 }
@@ -49,6 +61,9 @@ static void hold(struct sessions *s, struct device *d, struct frame *f)
         .max_bytes = (size_t)s->w->opt->send_buffer_limit,
         .max_ids = (size_t)s->w->opt->history_size + HELD_MAX_FRAMES,
     };
+    if (session_lag_hold(s, d, f))
+        return;
+    fate_device(d, f, TRACE_HELD);
     int rc = held_add(&d->held, f, &limits);
     if (rc == -ENOMEM) {
         conn_close(d->conn, CLOSE_INTERNAL);
@@ -67,17 +82,21 @@ static void hold(struct sessions *s, struct device *d, struct frame *f)
 static void relay(struct sessions *s, struct user *u, struct frame *f, struct text_span except)
 {
     char id[CONN_ID_BYTES];
+    bool needs_list = false;
     session_walk(s, u);
     for (struct device *d = u->devices, *next; d; d = next) {
         next = d->next;
         if (except.len && text_span_eq(except, conn_id(d->conn, id)))
             continue;
-        if (d->state == DEVICE_LIVE)
+        if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
+            (d->lag && f->kind != FRAME_USER))
             session_give(d, f);
         else if (session_is_waiting(d))
             hold(s, d, f);
+        needs_list |= session_lag_needs_list(s, d);
     }
-    session_walked(s, u);
+    if (!session_walked(s, u) && needs_list)
+        session_want_reading(s, u);
 }
 
 /* ---- messages ---- */
@@ -144,12 +163,14 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
         return;
     if (m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms)) {
         counters_inc(CTR_messages_duplicate);
+        fate_received(u, m.id_hash, TRACE_DUPLICATE);
         return;
     }
     struct frame *f = make_frame(FRAME_USER, &m);
     if (!f)
         return; /* not remembered: repair may still bring it */
     (void)recent_add(&u->recent, s->known_limit, m.id_hash, RECENT_LIVE, now_ms);
+    fate_received(u, m.id_hash, TRACE_RECEIVED);
     relay(s, u, f, (struct text_span){0});
     frame_unref(f);
 }
@@ -179,6 +200,7 @@ void session_on_broadcast(struct worker *w, const char *payload, size_t len)
     }
     if (m.has_id && recent_is_repeat(s->broadcasts, m.id_hash, now_ms)) {
         counters_inc(CTR_messages_duplicate);
+        fate_received(NULL, m.id_hash, TRACE_DUPLICATE);
         return;
     }
     struct broadcast b = {s, make_frame(FRAME_BROADCAST, &m)};
@@ -186,6 +208,7 @@ void session_on_broadcast(struct worker *w, const char *payload, size_t len)
         return;
     if (m.has_id)
         (void)recent_add(&s->broadcasts, s->known_limit, m.id_hash, RECENT_PASSING, now_ms);
+    fate_received(NULL, m.id_hash, TRACE_BROADCAST);
     hub_each(w->hub, relay_broadcast, &b);
     frame_unref(b.f);
 }

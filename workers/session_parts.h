@@ -1,6 +1,6 @@
 /*
- * session_parts.h - what session.c, session_read.c, session_live.c and session_refresh.c share;
- * nobody else's.
+ * session_parts.h - what session.c, session_read.c, session_live.c, session_lag.c and
+ * session_refresh.c share; nobody else's.
  */
 #ifndef BELFRY_WORKERS_SESSION_PARTS_H
 #define BELFRY_WORKERS_SESSION_PARTS_H
@@ -97,6 +97,26 @@ bool session_wants(const struct device *d, const struct frame *f);
 void session_give(struct device *d, struct frame *f);
 /* Sends what was held, of the given items; frees held. */
 void session_give_held(struct device *d, const uint32_t *items, size_t count);
+
+/* ---- session_lag.c: a device that reads too slowly ---- */
+
+/* A message to its user found no room: the device lags from now on. */
+void session_lag_begin(struct sessions *s, struct device *d, struct frame *f);
+void session_lag_free(struct device *d);
+/* Messages to its user are to be noted (session_lag_note), in whatever state the device is. */
+bool session_lag_is_stalled(const struct device *d);
+void session_lag_note(struct sessions *s, struct device *d, struct frame *f);
+/* A reading of the list would be of use. */
+bool session_lag_needs_list(const struct sessions *s, const struct device *d);
+/* The user's list is being asked for: a stalled device that is ready is served by that reading. */
+void session_lag_asked(struct device *d);
+/* Before a frame is held. True: it was noted instead. Accepts a device that does not lag. */
+bool session_lag_hold(struct sessions *s, struct device *d, struct frame *f);
+/* The list was read. The device is live afterwards, whether it still lags or not. */
+void session_lag_serve(struct sessions *s, struct device *d, struct session_list *list);
+/* After every device was served: what the list has is had by the device, or owed to it. Accepts a
+ * device that does not lag. */
+void session_lag_listed(struct device *d, const struct session_list *list);
 
 /* ---- session_refresh.c ---- */
 

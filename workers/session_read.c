@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "workers/fate.h"
+#include "workers/filter.h"
 #include "workers/session_parts.h"
 #include "workers/subscriber.h"
 
@@ -60,10 +62,10 @@ void session_retry_later(struct sessions *s)
     ev_timer_start(s->w->loop, &s->retry);
 }
 
-static bool has_waiting(const struct user *u)
+static bool has_waiting(const struct sessions *s, const struct user *u)
 {
     for (const struct device *d = u->devices; d; d = d->next)
-        if (session_is_waiting(d))
+        if (session_is_waiting(d) || session_lag_needs_list(s, d))
             return true;
     return false;
 }
@@ -146,15 +148,16 @@ static void give_missed(struct applying *a, struct device *d, size_t count, enum
         if (session_wants(d, f))
             counters_inc(counter);
         session_give(d, f);
+        fate_source(d, f, counter);
     }
 }
 
-static size_t count_wanted(struct applying *a, const struct device *d, size_t count)
+static size_t count_wanted(const struct applying *a, const struct device *d, size_t count)
 {
     size_t wanted = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct frame *f = session_list_frame(&a->list, a->list.missed[i]);
-        wanted += f && session_wants(d, f);
+        const struct message *m = &a->list.messages[a->list.missed[i]];
+        wanted += filter_allows(d->filter, m->type_hash);
     }
     return wanted;
 }
@@ -265,14 +268,18 @@ static void serve_devices(struct applying *a)
         next = d->next;
         bool in_reading = d->in_reading;
         d->in_reading = false;
-        if (d->state == DEVICE_ATTACHING && in_reading)
+        if (d->lag)
+            session_lag_serve(a->s, d, &a->list);
+        else if (d->state == DEVICE_ATTACHING && in_reading)
             attach(a, d);
         else if (d->state == DEVICE_LIVE || (d->state == DEVICE_REPAIRING && in_reading))
             catch_up(a, d);
     }
     a->u->needs_repair = false;
     remember(a);
-    if (!session_walked(a->s, a->u) && has_waiting(a->u))
+    for (struct device *d = a->u->devices; d; d = d->next)
+        session_lag_listed(d, &a->list);
+    if (!session_walked(a->s, a->u) && has_waiting(a->s, a->u))
         session_want_reading(a->s, a->u);
 }
 
@@ -329,8 +336,10 @@ static bool start_reading(struct sessions *s, struct user *u)
         return false;
     dequeue(s, u);
     s->in_flight++;
-    for (struct device *d = u->devices; d; d = d->next)
+    for (struct device *d = u->devices; d; d = d->next) {
+        session_lag_asked(d);
         d->in_reading = session_is_waiting(d);
+    }
     return true;
 }
 
@@ -345,7 +354,7 @@ void session_start_readings(struct sessions *s)
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
-    if (has_waiting(u))
+    if (has_waiting(w->sessions, u))
         session_want_reading(w->sessions, u);
 }
 

@@ -8,13 +8,17 @@
 
 #include <hiredis/hiredis.h>
 
+#include "shared/inquiry.h"
 #include "shared/log.h"
 #include "workers/canary.h"
+#include "workers/fate.h"
+#include "workers/inquest.h"
 #include "workers/redislink.h"
 #include "workers/session.h"
 
 #define BATCH_CHANNELS 512 /* in one command */
 #define BATCHES_A_TURN 16
+#define FIXED_CHANNELS 4 /* that on_up subscribes to, the probe channel second */
 
 /*
  * Confirmations come in the order of what was asked, one for each channel named in a SUBSCRIBE or
@@ -36,6 +40,7 @@ struct subscriber {
     struct text_buf names;      /* scratch of one batch */
     size_t name_at[BATCH_CHANNELS];
     char probe_channel[96];
+    char answer_channel[96];    /* answers of other instances to this worker: inquiry.h */
 };
 
 /* ---- the list of wanted users ---- */
@@ -161,18 +166,20 @@ static void want_again(void *data, struct user *u)
 static void on_up(void *data)
 {
     struct subscriber *s = data;
-    const char *channels[] = {s->w->start->keys->broadcast_channel, s->probe_channel};
+    const char *channels[FIXED_CHANNELS] = {s->w->start->keys->broadcast_channel, s->probe_channel,
+                                            INQUIRY_CHANNEL, s->answer_channel};
     s->sent = s->confirmed = 0;
     begin_batch(s);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < FIXED_CHANNELS; i++) {
         s->name_at[i] = s->names.len;
         text_adds(&s->names, channels[i]);
     }
-    if (send_batch(s, "SUBSCRIBE", 2) < 0) {
+    if (send_batch(s, "SUBSCRIBE", FIXED_CHANNELS) < 0) {
         redislink_reset(s->link, "no memory to subscribe");
         return;
     }
     hub_each(s->w->hub, want_again, s);
+    fate_link(true);
 }
 
 static void forget_subscription(void *data, struct user *u)
@@ -189,6 +196,7 @@ static void on_down(void *data)
     s->dropped_at = 0;
     hub_each(s->w->hub, forget_subscription, s);
     counters_set(CTR_redis_subscriptions, 0);
+    fate_link(false);
     session_on_link_lost(s->w);
 }
 
@@ -215,7 +223,7 @@ static void on_confirmed(struct subscriber *s, const redisReply *channel, bool i
             canary_on_subscribed(s->w->canary);
         return;
     }
-    struct user *u = is_subscribe && number > 2 ? user_of(s, channel) : NULL;
+    struct user *u = is_subscribe && number > FIXED_CHANNELS ? user_of(s, channel) : NULL;
     if (u && u->subscription == SUBSCRIPTION_SENT && u->sub_seq == number) {
         u->subscription = SUBSCRIPTION_CONFIRMED;
         session_on_subscribed(s->w, u);
@@ -231,6 +239,14 @@ static void on_message(struct subscriber *s, const redisReply *channel, const re
     if (is_text(channel, s->probe_channel)) {
         if (s->w->canary)
             canary_on_echo(s->w->canary, payload->str, payload->len);
+        return;
+    }
+    if (is_text(channel, INQUIRY_CHANNEL)) {
+        inquest_on_request(s->w->inquest, payload->str, payload->len);
+        return;
+    }
+    if (is_text(channel, s->answer_channel)) {
+        inquest_on_answer(s->w->inquest, payload->str, payload->len);
         return;
     }
     /* Before the confirmation it can only be an earlier subscription under the same name; the list,
@@ -282,6 +298,8 @@ struct subscriber *subscriber_new(struct worker *w)
         return NULL;
     s->w = w;
     snprintf(s->probe_channel, sizeof(s->probe_channel), "belfry:probe:%.48s:%u",
+             w->start->instance_id, w->start->slot);
+    snprintf(s->answer_channel, sizeof(s->answer_channel), INQUIRY_ANSWERS "%.48s:%u",
              w->start->instance_id, w->start->slot);
     ev_prepare_init(&s->flush, on_flush);
     ev_timer_init(&s->more, on_more, 0., 0.);
@@ -335,7 +353,9 @@ void subscriber_drop(struct subscriber *s, struct user *u)
     }
     /* A template can make a user's channel the same as the broadcast channel; that one stays. */
     if (!strcmp(s->dropped.data + start, s->w->start->keys->broadcast_channel) ||
-        !strcmp(s->dropped.data + start, s->probe_channel))
+        !strcmp(s->dropped.data + start, s->probe_channel) ||
+        !strcmp(s->dropped.data + start, INQUIRY_CHANNEL) ||
+        !strcmp(s->dropped.data + start, s->answer_channel))
         s->dropped.len = start;
 }
 

@@ -16,7 +16,9 @@
 #include "workers/acceptor.h"
 #include "workers/canary.h"
 #include "workers/conn.h"
+#include "workers/fate.h"
 #include "workers/hub.h"
+#include "workers/inquest.h"
 #include "workers/router.h"
 #include "workers/session.h"
 #include "workers/store.h"
@@ -41,6 +43,7 @@ struct life {
     ev_io term;
     ev_timer second;
     ev_timer tick;      /* of a drain or stop */
+    ev_check turn_start;
     ev_prepare turn_end;
     uint64_t suppressed; /* log_suppressed() when it was last counted */
     uint64_t random;
@@ -233,6 +236,12 @@ static void on_message(struct life *life, const struct ipc_message *m)
     case CONTROL_STOP:
         stop(life, "told");
         break;
+    case CONTROL_ASK:
+        inquest_on_ask(life->worker.inquest, m->body, m->body_len);
+        break;
+    case CONTROL_TELL:
+        inquest_on_tell(life->worker.inquest, m->body, m->body_len);
+        break;
     case CONTROL_LOG:
         if (m->fd >= 0)
             log_take_fd(m->fd);
@@ -271,6 +280,14 @@ static void on_term(struct ev_loop *loop, ev_io *io, int events)
 }
 
 /* ---- each turn, each second ---- */
+
+/* Before everything else of the turn. */
+static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
+{
+    (void)check;
+    (void)events;
+    trace_set_time((int64_t)(ev_now(loop) * 1e6));
+}
 
 static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
 {
@@ -316,6 +333,8 @@ static const char *make_modules(struct worker *w)
         return "connections";
     if (!(w->hub = hub_new()))
         return "hub";
+    if (!(w->inquest = inquest_new(w)))
+        return "inquest";
     if (!(w->store = store_new(w)))
         return "command link";
     if (!(w->subscriber = subscriber_new(w)))
@@ -341,6 +360,7 @@ static void free_modules(struct worker *w)
     canary_free(w->canary);
     subscriber_free(w->subscriber);
     store_free(w->store);
+    inquest_free(w->inquest);
     hub_free(w->hub);
 }
 
@@ -364,12 +384,14 @@ static void start_watchers(struct life *life, int term_fd)
     ev_io_init(&life->term, on_term, term_fd, EV_READ);
     ev_timer_init(&life->second, on_second, 0., 1.);
     ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
+    ev_check_init(&life->turn_start, on_turn_start);
     ev_prepare_init(&life->turn_end, on_turn_end);
     life->control.data = life->term.data = life->second.data = life->tick.data =
         life->turn_end.data = life;
     ev_io_start(loop, &life->control);
     ev_io_start(loop, &life->term);
     ev_timer_start(loop, &life->second);
+    ev_check_start(loop, &life->turn_start);
     ev_prepare_start(loop, &life->turn_end);
 }
 
@@ -380,6 +402,7 @@ static void stop_watchers(struct life *life)
     ev_io_stop(loop, &life->term);
     ev_timer_stop(loop, &life->second);
     ev_timer_stop(loop, &life->tick);
+    ev_check_stop(loop, &life->turn_start);
     ev_prepare_stop(loop, &life->turn_end);
 }
 
@@ -418,6 +441,9 @@ int worker_run(const struct worker_start *start)
     if (getrandom(&life->random, sizeof(life->random), GRND_NONBLOCK) < 0)
         life->random = (uint64_t)clock_mono_us();
     counters_attach(start->counters, start->slot);
+    trace_attach(start->trace, start->slot);
+    trace_set_time(clock_wall_us());
+    fate_started();
     init_context(w, start);
     /* A loop of its own, never the default one: that is the master's, copied by fork. */
     w->loop = ev_loop_new(EVFLAG_NOENV);

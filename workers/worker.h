@@ -16,6 +16,7 @@
 #include "shared/options.h"
 #include "shared/redisurl.h"
 #include "shared/token.h"
+#include "shared/trace.h"
 #include "shared/usertable.h"
 
 struct worker_listener {
@@ -29,6 +30,7 @@ struct worker_listener {
 struct worker_start {
     const struct options *opt;
     struct counters *counters;
+    const struct trace *trace;
     struct usertable *users;     /* connections of each user, over all workers */
     struct usertable *addresses; /* connections of each address, over all workers */
     const struct token_keys *token_keys;

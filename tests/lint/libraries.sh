@@ -11,7 +11,7 @@ jwt\.h              token token_keys
 zlib\.h             frame wsock
 uthash\.h           hub
 hiredis/adapters/   redislink
-hiredis             ctl_history publish redislink store subscriber
+hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber
 cjson/|cJSON\.h     json token
 systemd/            notify
 END

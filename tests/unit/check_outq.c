@@ -18,8 +18,12 @@ static void teardown(void)
     outq_clear(&q);
     ck_assert_uint_eq(q.bytes, 0);
     ck_assert_uint_eq(q.reply_bytes, 0);
+    ck_assert_uint_eq(q.broadcast_bytes, 0);
     ck_assert_ptr_null(q.head);
     ck_assert_ptr_null(q.tail);
+    ck_assert_ptr_null(q.keys);
+    ck_assert_ptr_null(q.control);
+    ck_assert_ptr_null(q.broadcast);
 }
 
 static void push(enum frame_kind kind, const char *text, uint64_t conflate_key)
@@ -28,6 +32,16 @@ static void push(enum frame_kind kind, const char *text, uint64_t conflate_key)
     f->conflate_key = conflate_key;
     ck_assert_int_eq(outq_push(&q, f), 0);
     frame_unref(f);
+}
+
+/* As if a frame of this kind and key came. */
+static bool conflate(enum frame_kind kind, uint64_t conflate_key)
+{
+    struct frame *f = frame_text(kind, "", 0);
+    f->conflate_key = conflate_key;
+    bool result = outq_conflate(&q, f);
+    frame_unref(f);
+    return result;
 }
 
 /* Everything that waits, as one string: frames' payloads without their headers. */
@@ -138,22 +152,66 @@ END_TEST
 
 START_TEST(conflation_takes_out_the_waiting_frame_of_the_same_key)
 {
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
     push(FRAME_USER, "one ", 7);
     push(FRAME_USER, "two ", 8);
     push(FRAME_USER, "end ", 0);
-    ck_assert(outq_conflate(&q, 8));
+    ck_assert(conflate(FRAME_USER, 8));
     ck_assert_str_eq(waiting(), "one end ");
-    ck_assert(!outq_conflate(&q, 8));
-    ck_assert(outq_conflate(&q, 7));
+    ck_assert(!conflate(FRAME_USER, 8));
+    ck_assert(conflate(FRAME_USER, 7));
     ck_assert_str_eq(waiting(), "end ");
+    ck_assert(!conflate(FRAME_USER, 0));
+}
+END_TEST
+
+START_TEST(a_queue_that_begins_to_conflate_keeps_the_newest_of_each_key)
+{
+    push(FRAME_USER, "a1 ", 7);
+    push(FRAME_USER, "b1 ", 8);
+    push(FRAME_USER, "x ", 0);
+    push(FRAME_USER, "a2 ", 7);
+    push(FRAME_USER, "y ", 0);
+    push(FRAME_USER, "a3 ", 7);
+    push(FRAME_USER, "b2 ", 8);
+    outq_consume(&q, 1);
+    ck_assert_int_eq(outq_start_conflating(&q), 2);
+    ck_assert_str_eq(waiting(), "\x03" "a1 x y a3 b2 ");
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
+    ck_assert(conflate(FRAME_USER, 7));
+    ck_assert_str_eq(waiting(), "\x03" "a1 x y b2 ");
+}
+END_TEST
+
+START_TEST(a_queue_that_conflates_no_more_leaves_all)
+{
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
+    push(FRAME_USER, "one ", 7);
+    outq_stop_conflating(&q);
+    ck_assert(!conflate(FRAME_USER, 7));
+    ck_assert_str_eq(waiting(), "one ");
+}
+END_TEST
+
+START_TEST(messages_to_a_user_to_everybody_and_replies_do_not_replace_each_other)
+{
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
+    push(FRAME_USER, "user ", 7);
+    push(FRAME_BROADCAST, "all ", 7);
+    push(FRAME_REPLY, "reply ", 7);
+    ck_assert(!conflate(FRAME_REPLY, 7));
+    ck_assert(conflate(FRAME_BROADCAST, 7));
+    ck_assert_str_eq(waiting(), "user reply ");
+    ck_assert(!conflate(FRAME_BROADCAST, 7));
 }
 END_TEST
 
 START_TEST(conflation_of_the_last_frame_leaves_a_usable_tail)
 {
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
     push(FRAME_USER, "one ", 0);
     push(FRAME_USER, "two ", 8);
-    ck_assert(outq_conflate(&q, 8));
+    ck_assert(conflate(FRAME_USER, 8));
     push(FRAME_USER, "three ", 0);
     ck_assert_str_eq(waiting(), "one three ");
 }
@@ -161,9 +219,108 @@ END_TEST
 
 START_TEST(conflation_leaves_a_begun_frame_alone)
 {
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
     push(FRAME_USER, "one ", 7);
     outq_consume(&q, 1);
-    ck_assert(!outq_conflate(&q, 7));
+    ck_assert(!conflate(FRAME_USER, 7));
+    push(FRAME_USER, "two ", 7);
+    outq_consume(&q, 5);
+    ck_assert(conflate(FRAME_USER, 7));
+    ck_assert_ptr_null(q.head);
+}
+END_TEST
+
+/* Against a plain array: what waits is what was pushed, but what a newer of its key replaced. */
+START_TEST(conflation_is_right_for_many_keys_in_any_order)
+{
+    enum { KEYS = 300, STEPS = 20000 };
+    static uint32_t model[STEPS];
+    size_t first = 0, end = 0, live[KEYS] = {0};
+    unsigned seed = 1;
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        uint32_t key = (uint32_t)rand_r(&seed) % KEYS;
+        uint32_t text = key << 16 | (step & 0xffff);
+        struct frame *f = frame_text(FRAME_USER, &text, sizeof text);
+        f->conflate_key = (key + 1) * 0x9e3779b97f4a7c15U;
+        ck_assert_int_eq(outq_conflate(&q, f), live[key] != 0);
+        if (live[key])
+            model[live[key] - 1] = 0;
+        ck_assert_int_eq(outq_push(&q, f), 0);
+        frame_unref(f);
+        model[end++] = text;
+        live[key] = end;
+        if (rand_r(&seed) % 3 == 0 && q.head) {
+            while (first < end && !model[first])
+                first++;
+            struct iovec iov;
+            outq_iov(&q, &iov, 1);
+            ck_assert_mem_eq((char *)iov.iov_base + 2, &model[first], 4);
+            live[model[first] >> 16] = 0;
+            model[first++] = 0;
+            outq_consume(&q, 6);
+        }
+    }
+}
+END_TEST
+
+START_TEST(the_oldest_broadcast_that_is_not_begun_is_given_up_first)
+{
+    push(FRAME_BROADCAST, "1 ", 0);
+    push(FRAME_USER, "u ", 0);
+    push(FRAME_BROADCAST, "2 ", 0);
+    outq_consume(&q, 1);
+    outq_push_control(&q, "ping ", 5);
+    push(FRAME_BROADCAST, "3 ", 0);
+    ck_assert_uint_eq(q.broadcast_bytes, 11);
+    ck_assert(outq_drop_broadcast(&q));
+    ck_assert_str_eq(waiting(), "\x02" "1 ping u 3 ");
+    ck_assert(outq_drop_broadcast(&q));
+    ck_assert(!outq_drop_broadcast(&q));
+    ck_assert_str_eq(waiting(), "\x02" "1 ping u ");
+    push(FRAME_REPLY, "r ", 0);
+    push(FRAME_BROADCAST, "4 ", 0);
+    ck_assert_uint_eq(q.broadcast_bytes, 7);
+    ck_assert(outq_drop_broadcast(&q));
+    ck_assert_str_eq(waiting(), "\x02" "1 ping u r ");
+    outq_consume(&q, 3);
+    ck_assert_uint_eq(q.broadcast_bytes, 0);
+}
+END_TEST
+
+START_TEST(a_broadcast_that_was_conflated_or_written_is_not_given_up_again)
+{
+    ck_assert_int_eq(outq_start_conflating(&q), 0);
+    push(FRAME_BROADCAST, "1 ", 7);
+    push(FRAME_BROADCAST, "2 ", 0);
+    ck_assert(conflate(FRAME_BROADCAST, 7));
+    outq_consume(&q, 4);
+    ck_assert(!outq_drop_broadcast(&q));
+    push(FRAME_BROADCAST, "3 ", 0);
+    ck_assert(outq_drop_broadcast(&q));
+    ck_assert_ptr_null(q.head);
+}
+END_TEST
+
+START_TEST(where_many_answers_wait_only_the_last_of_several_pongs_stays)
+{
+    char big[5000];
+    memset(big, 'x', sizeof big);
+    struct frame *f = frame_text(FRAME_REPLY, big, sizeof big);
+    outq_push_control(&q, "\x8a\x01" "a", 3);
+    outq_push_control(&q, "\x8a\x01" "b", 3);
+    ck_assert_uint_eq(q.bytes, 6);
+    outq_push(&q, f);
+    frame_unref(f);
+    outq_push_control(&q, "\x8a\x01" "c", 3);
+    outq_push_control(&q, "\x89\x01" "p", 3);
+    outq_push_control(&q, "\x8a\x01" "d", 3);
+    ck_assert_uint_eq(q.bytes, 12 + sizeof big + 4);
+    struct iovec iov[5];
+    ck_assert_int_eq(outq_iov(&q, iov, 5), 5);
+    ck_assert_mem_eq(iov[1].iov_base, "\x8a\x01" "c", 3);
+    ck_assert_mem_eq(iov[2].iov_base, "\x89\x01" "p", 3);
+    ck_assert_mem_eq(iov[3].iov_base, "\x8a\x01" "d", 3);
 }
 END_TEST
 
@@ -207,8 +364,15 @@ int main(void)
     tcase_add_test(tc, control_frames_do_not_overtake_the_upgrade_response);
     tcase_add_test(tc, control_frame_alone_is_also_the_tail);
     tcase_add_test(tc, conflation_takes_out_the_waiting_frame_of_the_same_key);
+    tcase_add_test(tc, a_queue_that_begins_to_conflate_keeps_the_newest_of_each_key);
+    tcase_add_test(tc, a_queue_that_conflates_no_more_leaves_all);
+    tcase_add_test(tc, messages_to_a_user_to_everybody_and_replies_do_not_replace_each_other);
     tcase_add_test(tc, conflation_of_the_last_frame_leaves_a_usable_tail);
     tcase_add_test(tc, conflation_leaves_a_begun_frame_alone);
+    tcase_add_test(tc, conflation_is_right_for_many_keys_in_any_order);
+    tcase_add_test(tc, the_oldest_broadcast_that_is_not_begun_is_given_up_first);
+    tcase_add_test(tc, a_broadcast_that_was_conflated_or_written_is_not_given_up_again);
+    tcase_add_test(tc, where_many_answers_wait_only_the_last_of_several_pongs_stays);
     tcase_add_test(tc, dropping_frames_keeps_the_begun_one_and_all_control_frames);
     tcase_add_test(tc, shared_frames_outlive_one_queue);
     suite_add_tcase(suite, tc);

@@ -8,15 +8,17 @@
 #include "shared/log.h"
 #include "workers/canary.h"
 #include "workers/hub.h"
+#include "workers/inquest.h"
 #include "workers/session.h"
 #include "workers/subscriber.h"
 
 #define MANY 3000
+#define FIXED 4 /* broadcasts, probes, questions, answers */
 
 static struct redis_server server;
 static unsigned confirmed, messages, broadcasts, losses, probes_ready;
 static uint64_t subscriptions_then; /* at the latest confirmation */
-static char last_user[64], last_text[64], last_echo[64];
+static char last_user[64], last_text[64], last_echo[64], last_question[64], last_answer[64];
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
@@ -63,6 +65,18 @@ void canary_on_echo(struct canary *c, const char *payload, size_t len)
     copy(last_echo, payload, len);
 }
 
+void inquest_on_request(struct inquest *q, const char *payload, size_t len)
+{
+    (void)q;
+    copy(last_question, payload, len);
+}
+
+void inquest_on_answer(struct inquest *q, const char *payload, size_t len)
+{
+    (void)q;
+    copy(last_answer, payload, len);
+}
+
 static void setup(void)
 {
     unit_setup();
@@ -70,7 +84,7 @@ static void setup(void)
     redis_start(&server, NULL, NULL, NULL);
     unit_use(&server);
     confirmed = messages = broadcasts = losses = probes_ready = 0;
-    last_text[0] = last_echo[0] = last_user[0] = '\0';
+    last_text[0] = last_echo[0] = last_user[0] = last_question[0] = last_answer[0] = '\0';
     unit_worker.hub = hub_new();
     unit_worker.canary = (struct canary *)&server; /* is there, is never looked into */
     unit_worker.subscriber = subscriber_new(&unit_worker);
@@ -123,7 +137,7 @@ START_TEST(a_user_is_confirmed_and_its_messages_come)
     unit_run_until(messages == 1);
     ck_assert_str_eq(last_user, "alice");
     ck_assert_str_eq(last_text, "hello");
-    ck_assert_uint_eq(counter(CTR_redis_subscriptions), 3);
+    ck_assert_uint_eq(counter(CTR_redis_subscriptions), FIXED + 1);
 }
 END_TEST
 
@@ -136,6 +150,18 @@ START_TEST(broadcasts_and_probes_need_no_user)
     ck_assert_str_eq(last_text, "all");
     ck_assert_str_eq(last_echo, "42");
     ck_assert_str_eq(subscriber_probe_channel(unit_worker.subscriber), "belfry:probe:unit:0");
+}
+END_TEST
+
+START_TEST(questions_of_instances_and_answers_to_this_worker_come)
+{
+    unit_run_until(counter(CTR_redis_subscriptions) == FIXED);
+    redis_int(&server, "PUBLISH belfry:request who");
+    redis_int(&server, "PUBLISH belfry:answer:unit:1 other");
+    redis_int(&server, "PUBLISH belfry:answer:unit:0 me");
+    unit_run_until(last_question[0] && last_answer[0]);
+    ck_assert_str_eq(last_question, "who");
+    ck_assert_str_eq(last_answer, "me");
 }
 END_TEST
 
@@ -159,7 +185,7 @@ START_TEST(thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_l
     ck_assert_uint_eq(channels(), MANY);
     for (int i = 0; i < MANY; i++)
         go(&d[i]);
-    unit_run_until(counter(CTR_redis_subscriptions) == 2);
+    unit_run_until(counter(CTR_redis_subscriptions) == FIXED);
     ck_assert_uint_eq(channels(), 0);
     free(d);
 }
@@ -190,7 +216,7 @@ START_TEST(a_user_who_leaves_and_comes_back_is_confirmed_by_its_own_confirmation
     ck_assert_int_eq(alice.user->subscription, SUBSCRIPTION_WANTED);
     unit_run_until(alice.user->subscription == SUBSCRIPTION_CONFIRMED);
     ck_assert_uint_eq(confirmed, 2);
-    ck_assert_uint_eq(subscriptions_then, 4); /* with bob: not the answer to the first SUBSCRIBE */
+    ck_assert_uint_eq(subscriptions_then, FIXED + 2); /* with bob: not the answer to the first SUBSCRIBE */
     ck_assert_int_eq(redis_int(&server, "PUBLISH ws:user:alice x"), 1);
     unit_run_until(messages == 1);
 }
@@ -221,7 +247,7 @@ START_TEST(after_any_coming_and_going_redis_has_exactly_who_is_here)
         here++;
         unit_run_until(d[i].user->subscription == SUBSCRIPTION_CONFIRMED);
     }
-    unit_run_until(counter(CTR_redis_subscriptions) == here + 2);
+    unit_run_until(counter(CTR_redis_subscriptions) == here + FIXED);
     ck_assert_uint_eq(channels(), here);
     for (int i = 0; i < USERS; i++) {
         snprintf(id, sizeof(id), "u%d", i);
@@ -271,6 +297,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_user_is_confirmed_and_its_messages_come);
     tcase_add_test(t, broadcasts_and_probes_need_no_user);
+    tcase_add_test(t, questions_of_instances_and_answers_to_this_worker_come);
     tcase_add_test(t, thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_loss);
     tcase_add_test(t, a_user_who_leaves_before_the_turn_ends_costs_no_command);
     tcase_add_test(t, a_user_who_leaves_and_comes_back_is_confirmed_by_its_own_confirmation_only);

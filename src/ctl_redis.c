@@ -1,0 +1,98 @@
+#include "config.h"
+
+#include "src/ctl_redis.h"
+
+#include <errno.h>
+#include <hiredis/hiredis.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/redisurl.h"
+
+static struct timeval timeval_of_ms(int64_t ms)
+{
+    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+int ctl_redis_tell(const redisContext *redis, const redisReply *reply, const char *doing)
+{
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        ctl_say("Redis: %s: %.*s", doing, (int)reply->len, reply->str);
+    else
+        ctl_say("Redis: %s: %s", doing, redis && redis->err ? redis->errstr : "unexpected answer");
+    return -EIO;
+}
+
+static int simple(redisContext *redis, const char *doing, int argc, const char **argv)
+{
+    redisReply *reply = redisCommandArgv(redis, argc, argv, NULL);
+    int result = 0;
+    if (!reply || reply->type != REDIS_REPLY_STATUS)
+        result = ctl_redis_tell(redis, reply, doing);
+    freeReplyObject(reply);
+    return result;
+}
+
+static int log_in(redisContext *redis, const struct redisurl *u)
+{
+    char db[16];
+    if (u->password[0]) {
+        const char *with_user[] = {"AUTH", u->user, u->password};
+        const char *without[] = {"AUTH", u->password};
+        int result = u->user[0] ? simple(redis, "AUTH", 3, with_user)
+                                : simple(redis, "AUTH", 2, without);
+        if (result != 0)
+            return result;
+    }
+    if (u->db == 0)
+        return 0;
+    snprintf(db, sizeof(db), "%d", u->db);
+    return simple(redis, "SELECT", 2, (const char *[]){"SELECT", db});
+}
+
+int ctl_redis_open(const struct ctl *c, redisContext **out)
+{
+    struct text_buf url = {0};
+    struct redisurl u;
+    const char *reason = "";
+    char where[300];
+    if (ctl_redis_url(c, &url) != 0)
+        return -EINVAL;
+    int result = redisurl_parse(url.data, &u, &reason);
+    text_buf_free(&url);
+    if (result != 0 || u.is_tls) {
+        ctl_say("redis-url: %s", result != 0 ? reason : "belfryctl reads lists over redis:// and unix:// only");
+        return -EINVAL;
+    }
+    redisurl_describe(&u, where, sizeof(where));
+    struct timeval connecting = timeval_of_ms(c->options->redis_connect_timeout);
+    redisContext *redis = u.is_unix ? redisConnectUnixWithTimeout(u.host, connecting)
+                                    : redisConnectWithTimeout(u.host, u.port, connecting);
+    if (!redis || redis->err) {
+        ctl_say("%s: %s", where, redis ? redis->errstr : "out of memory");
+        if (redis)
+            redisFree(redis);
+        return -ECONNREFUSED;
+    }
+    redisSetTimeout(redis, timeval_of_ms(c->options->redis_command_timeout));
+    result = log_in(redis, &u);
+    if (result != 0) {
+        redisFree(redis);
+        return result;
+    }
+    *out = redis;
+    return 0;
+}
+
+redisReply *ctl_redis_list(redisContext *redis, const char *key, int64_t limit)
+{
+    char last[24];
+    snprintf(last, sizeof(last), "%lld", (long long)limit - 1);
+    const char *argv[] = {"LRANGE", key, "0", last};
+    redisReply *list = redisCommandArgv(redis, 4, argv, NULL);
+    if (list && list->type == REDIS_REPLY_ARRAY)
+        return list;
+    ctl_redis_tell(redis, list, "LRANGE");
+    freeReplyObject(list);
+    return NULL;
+}

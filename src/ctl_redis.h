@@ -1,0 +1,26 @@
+/*
+ * ctl_redis.h - belfryctl's own look into Redis: one user's stored messages and marks, as they are.
+ *
+ * Blocking hiredis with the configured timeouts. What fails is told (ctl_say) where it fails.
+ * https://redis.io/commands/lrange/
+ */
+#ifndef BELFRY_SRC_CTL_REDIS_H
+#define BELFRY_SRC_CTL_REDIS_H
+
+#include <stdint.h>
+
+#include "src/ctl.h"
+
+struct redisContext;
+struct redisReply;
+
+/* Connects to redis-url and logs in. 0 and *out (redisFree), or negative errno after telling
+ * why. */
+int ctl_redis_open(const struct ctl *c, struct redisContext **out);
+/* LRANGE from the head: an array (freeReplyObject), or NULL after telling why. */
+struct redisReply *ctl_redis_list(struct redisContext *redis, const char *key, int64_t limit);
+/* Redis' own words in an error reply, or hiredis', for people; never a value of ours. -EIO. */
+int ctl_redis_tell(const struct redisContext *redis, const struct redisReply *reply,
+                   const char *doing);
+
+#endif

@@ -1,0 +1,381 @@
+#include "config.h"
+
+#include "src/explain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "shared/inquiry.h"
+#include "shared/log.h"
+
+/* Whose records; the first is this instance. */
+struct source {
+    char instance[INQUIRY_INSTANCE_BYTES];
+    uint32_t trace_size;
+};
+
+struct found {
+    struct inquiry_record record;
+    uint32_t source;
+};
+
+enum others { OTHERS_NOT_ASKED, OTHERS_ASKED, OTHERS_REACHED, OTHERS_FAILED };
+
+struct question {
+    struct explain *owner;
+    struct question *next;
+    struct inquiry q;          /* number, user, id; of a foreign one the asker, too */
+    bool is_foreign;
+    uint64_t number;           /* this instance's: what its workers give back */
+    uint64_t ticket;           /* of belfryctl's */
+    uint32_t brought_by;       /* slot that brought a foreign one */
+    uint32_t next_ring;        /* rings before it are read */
+    uint32_t asked, answered;  /* workers */
+    bool has_told[COUNTERS_MAX_SLOTS];
+    enum others others;
+    int error;                 /* OTHERS_FAILED */
+    uint64_t own_links;        /* of this instance's workers, which hear the question too */
+    uint64_t links;            /* all that it reached */
+    uint64_t links_answered;
+    bool is_cut;
+    struct source sources[EXPLAIN_INSTANCES];
+    uint32_t source_count;
+    struct found *found;
+    size_t found_count, found_cap;
+    struct ev_timer limit;
+    struct ev_timer step;      /* the next ring; at the end the answer */
+};
+
+struct explain {
+    struct explain_shared shared;
+    struct question *questions;
+    struct trace_record scratch[TRACE_FOUND_MAX];
+};
+
+/* ---- what is found ---- */
+
+static void add_found(struct question *q, uint32_t source, const struct inquiry_record *r)
+{
+    if (q->found_count == (q->is_foreign ? EXPLAIN_FOREIGN_RECORDS : EXPLAIN_RECORDS)) {
+        q->is_cut = true;
+        return;
+    }
+    if (q->found_count == q->found_cap) {
+        size_t cap = q->found_cap ? q->found_cap * 2 : 64;
+        struct found *grown = realloc(q->found, cap * sizeof(*grown));
+        if (!grown) {
+            q->is_cut = true;
+            return;
+        }
+        q->found = grown;
+        q->found_cap = cap;
+    }
+    q->found[q->found_count++] = (struct found){*r, source};
+}
+
+static void read_ring(struct question *q, uint32_t slot)
+{
+    struct explain *e = q->owner;
+    size_t n = trace_find(e->shared.trace, slot, q->q.user_hash, q->q.id_hash, e->scratch,
+                          &q->is_cut);
+    for (size_t i = 0; i < n; i++)
+        add_found(q, 0, &(struct inquiry_record){.trace = e->scratch[i], .slot = slot});
+}
+
+/* Row of an instance, made when new; -ENOSPC. */
+static int source_of(struct question *q, const char *instance, uint32_t trace_size)
+{
+    for (uint32_t i = 0; i < q->source_count; i++)
+        if (!strcmp(q->sources[i].instance, instance))
+            return (int)i;
+    if (q->source_count == EXPLAIN_INSTANCES)
+        return -ENOSPC;
+    struct source *s = &q->sources[q->source_count];
+    memcpy(s->instance, instance, strlen(instance) + 1);
+    s->trace_size = trace_size;
+    return (int)q->source_count++;
+}
+
+/* ---- answers ---- */
+
+static void write_head(const struct question *q, struct text_buf *out)
+{
+    uint64_t reached = q->links > q->own_links ? q->links - q->own_links : 0;
+    text_addf(out, "{\"ok\":true,\"instance_id\":\"%s\",\"trace_size\":%u,\"cut\":%s",
+              q->sources[0].instance, q->sources[0].trace_size, q->is_cut ? "true" : "false");
+    text_addf(out, ",\"workers\":{\"asked\":%u,\"answered\":%u}", q->asked, q->answered);
+    text_addf(out, ",\"others\":{\"asked\":%s,\"error\":",
+              q->others == OTHERS_REACHED ? "true" : "false");
+    if (q->others == OTHERS_REACHED)
+        text_adds(out, "null");
+    else {
+        const char *why = q->others == OTHERS_FAILED ? log_errno(q->error)
+                          : q->others == OTHERS_ASKED ? "no answer from Redis in time"
+                                                      : "no worker has a link to Redis";
+        text_add_json(out, why, strlen(why));
+    }
+    text_addf(out, ",\"links\":%llu,\"answered\":%llu}", (unsigned long long)reached,
+              (unsigned long long)q->links_answered);
+}
+
+static void write_answer(const struct question *q, struct text_buf *out)
+{
+    write_head(q, out);
+    text_adds(out, ",\"instances\":[");
+    for (uint32_t i = 0; i < q->source_count; i++)
+        text_addf(out, "%s{\"instance\":\"%s\",\"trace_size\":%u}", i ? "," : "",
+                  q->sources[i].instance, q->sources[i].trace_size);
+    text_adds(out, "],\"records\":[");
+    for (size_t i = 0; i < q->found_count; i++) {
+        if (i)
+            text_addc(out, ',');
+        inquiry_write_record(out, &q->found[i].record, q->sources[q->found[i].source].instance);
+    }
+    text_adds(out, "]}");
+}
+
+/* The answer to another instance, in as many parts as it takes. */
+static void tell_asker(const struct question *q)
+{
+    const struct explain *e = q->owner;
+    struct inquiry_message m = {.head = {.number = q->q.number,
+                                         .links = (uint32_t)q->own_links,
+                                         .trace_size = e->shared.trace->size,
+                                         .asker_slot = q->q.asker_slot}};
+    size_t at = 0;
+    memcpy(m.head.instance, q->q.instance, sizeof(m.head.instance));
+    do {
+        m.head.count = 0;
+        while (at < q->found_count && m.head.count < INQUIRY_RECORDS)
+            m.records[m.head.count++] = q->found[at++].record;
+        m.head.flags = (q->is_cut ? INQUIRY_CUT : 0U) |
+                       (at == q->found_count ? INQUIRY_LAST : 0U);
+        if (supervisor_send(e->shared.supervisor, q->brought_by, CONTROL_TELL, &m,
+                            inquiry_bytes(m.head.count)) < 0)
+            return; /* the asker says that an answer is missing */
+    } while (at < q->found_count);
+}
+
+static void forget(struct question *q)
+{
+    struct question **at = &q->owner->questions;
+    while (*at != q)
+        at = &(*at)->next;
+    *at = q->next;
+    ev_timer_stop(q->owner->shared.loop, &q->limit);
+    ev_timer_stop(q->owner->shared.loop, &q->step);
+    free(q->found);
+    free(q);
+}
+
+static void finish(struct question *q)
+{
+    const struct explain_shared *shared = &q->owner->shared;
+    if (q->is_foreign) {
+        tell_asker(q);
+    } else {
+        struct text_buf text = {0};
+        write_answer(q, &text);
+        shared->on_answer(shared->data, q->ticket, &text);
+        text_buf_free(&text);
+    }
+    forget(q);
+}
+
+static bool is_complete(const struct question *q)
+{
+    if (q->next_ring < q->owner->shared.counters->head->slots || q->answered < q->asked)
+        return false;
+    if (q->others == OTHERS_ASKED)
+        return false;
+    return q->others != OTHERS_REACHED || q->links_answered + q->own_links >= q->links;
+}
+
+/* Answers in the next turn: whoever told us something may go on with what it was doing. */
+static void finish_if_complete(struct question *q)
+{
+    if (is_complete(q))
+        ev_timer_start(q->owner->shared.loop, &q->step);
+}
+
+static void on_limit(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    struct question *q = timer->data;
+    while (q->next_ring < q->owner->shared.counters->head->slots)
+        read_ring(q, q->next_ring++);
+    finish(q);
+}
+
+static void on_step(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)events;
+    struct question *q = timer->data;
+    if (q->next_ring < q->owner->shared.counters->head->slots) {
+        read_ring(q, q->next_ring++);
+        ev_timer_start(loop, timer);
+    } else if (is_complete(q)) {
+        finish(q);
+    }
+}
+
+/* ---- questions ---- */
+
+static bool hears_redis(const struct explain *e, uint32_t slot)
+{
+    return counters_get(e->shared.counters, slot, CTR_redis_subscriber_up) &&
+           counters_get(e->shared.counters, slot, CTR_redis_command_up);
+}
+
+/* The answers come over the subscriber link of the worker that asks. */
+static void ask_workers(struct question *q)
+{
+    const struct explain *e = q->owner;
+    struct inquiry_message m = {.head = q->q};
+    m.head.number = q->number;
+    for (uint32_t slot = 0; slot < e->shared.counters->head->slots; slot++) {
+        bool asks_others =
+            !q->is_foreign && q->others == OTHERS_NOT_ASKED && hears_redis(e, slot);
+        m.head.flags = asks_others ? INQUIRY_OTHERS : 0;
+        if (supervisor_send(e->shared.supervisor, slot, CONTROL_ASK, &m, inquiry_bytes(0)) < 0)
+            continue;
+        q->asked++;
+        if (asks_others)
+            q->others = OTHERS_ASKED;
+    }
+}
+
+static uint32_t count_questions(const struct explain *e, bool is_foreign)
+{
+    uint32_t n = 0;
+    for (const struct question *q = e->questions; q; q = q->next)
+        n += q->is_foreign == is_foreign;
+    return n;
+}
+
+static struct question *question_new(struct explain *e, const struct inquiry *inquiry,
+                                     bool is_foreign)
+{
+    struct question *q = calloc(1, sizeof(*q));
+    if (!q)
+        return NULL;
+    q->owner = e;
+    q->q = *inquiry;
+    q->is_foreign = is_foreign;
+    q->own_links = counters_sum(e->shared.counters, CTR_redis_subscriber_up);
+    /* Not to be guessed, so that a late answer to another question is told apart. */
+    if (getrandom(&q->number, sizeof(q->number), GRND_NONBLOCK) < 0)
+        q->number = (uint64_t)(ev_now(e->shared.loop) * 1e6);
+    source_of(q, e->shared.instance_id, e->shared.trace->size);
+    q->next = e->questions;
+    e->questions = q;
+    ev_timer_init(&q->limit, on_limit, EXPLAIN_LIMIT_S, 0.0);
+    ev_timer_init(&q->step, on_step, 0.0, 0.0);
+    q->limit.data = q->step.data = q;
+    ev_timer_start(e->shared.loop, &q->limit);
+    ev_timer_start(e->shared.loop, &q->step);
+    return q;
+}
+
+int explain_ask(struct explain *e, uint64_t ticket, struct text_span user, struct text_span id)
+{
+    struct inquiry inquiry = {0};
+    if (inquiry_set(&inquiry, user.ptr, user.len, id.ptr, id.len) < 0)
+        return -EINVAL;
+    if (count_questions(e, false) >= EXPLAIN_OWN)
+        return -EBUSY;
+    struct question *q = question_new(e, &inquiry, false);
+    if (!q)
+        return -ENOMEM;
+    q->ticket = ticket;
+    ask_workers(q);
+    return 0;
+}
+
+static void on_asked(struct explain *e, uint32_t slot, const struct inquiry *inquiry)
+{
+    if (count_questions(e, true) >= EXPLAIN_FOREIGN) {
+        log_warning("inquiry-refused", "asker", inquiry->instance, "limit", "at once");
+        return;
+    }
+    struct question *q = question_new(e, inquiry, true);
+    if (!q)
+        return;
+    q->brought_by = slot;
+    ask_workers(q);
+}
+
+/* ---- what workers tell ---- */
+
+static void on_remote(struct question *q, const struct inquiry_message *m)
+{
+    int source = source_of(q, m->head.instance, m->head.trace_size);
+    q->is_cut |= source < 0 || m->head.flags & INQUIRY_CUT;
+    for (uint32_t i = 0; source >= 0 && i < m->head.count; i++)
+        add_found(q, (uint32_t)source, &m->records[i]);
+    if (m->head.flags & INQUIRY_LAST)
+        q->links_answered += m->head.links;
+}
+
+static void on_told(struct question *q, uint32_t slot, const struct inquiry_message *m)
+{
+    switch (m->head.kind) {
+    case INQUIRY_OPEN:
+        if (q->has_told[slot])
+            break;
+        q->has_told[slot] = true;
+        q->answered++;
+        q->is_cut |= (m->head.flags & INQUIRY_CUT) != 0;
+        for (uint32_t i = 0; i < m->head.count; i++)
+            add_found(q, 0, &m->records[i]);
+        break;
+    case INQUIRY_PUBLISHED:
+        q->others = m->head.receivers < 0 ? OTHERS_FAILED : OTHERS_REACHED;
+        q->error = m->head.receivers < 0 ? (int)m->head.receivers : 0;
+        q->links = m->head.receivers > 0 ? (uint64_t)m->head.receivers : 0;
+        break;
+    case INQUIRY_REMOTE:
+        if (!q->is_foreign)
+            on_remote(q, m);
+        break;
+    default:
+        break;
+    }
+    finish_if_complete(q);
+}
+
+void explain_on_message(struct explain *e, uint32_t slot, enum control_type type, const void *body,
+                        size_t len)
+{
+    struct inquiry_message m;
+    if (!inquiry_take(body, len, &m) || slot >= COUNTERS_MAX_SLOTS) {
+        log_warning("inquiry-unreadable", "slot", LOG_INT(slot), "message", control_name(type));
+        return;
+    }
+    if (type == CONTROL_ASKED) {
+        on_asked(e, slot, &m.head);
+        return;
+    }
+    for (struct question *q = e->questions; q; q = q->next)
+        if (q->number == m.head.number) {
+            on_told(q, slot, &m);
+            return;
+        }
+}
+
+struct explain *explain_new(const struct explain_shared *shared)
+{
+    struct explain *e = calloc(1, sizeof(*e));
+    if (e)
+        e->shared = *shared;
+    return e;
+}
+
+void explain_free(struct explain *e)
+{
+    while (e && e->questions)
+        forget(e->questions);
+    free(e);
+}

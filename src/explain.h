@@ -1,0 +1,62 @@
+/*
+ * explain.h - what the servers know of one message: the master's side of `belfryctl explain`.
+ *
+ * Master only; never blocks. Reads the rings of all workers' traces from shared memory, one ring in
+ * a turn; asks every worker for the user's open connections; has one worker ask the other instances
+ * over Redis; and answers when all have answered, or after EXPLAIN_LIMIT_S. Questions of other
+ * instances are answered the same way, except that nobody else is asked. Only collects: what it all
+ * means is told by belfryctl (src/verdict.h).
+ *
+ * Answer: {"ok":true, "instance_id", "trace_size": records in a ring (0: off), "cut": bool,
+ *   "workers": {"asked": n, "answered": n},
+ *   "others": {"asked": bool, "error": TEXT or null, "links": n (workers of other instances that
+ *     the question reached), "answered": n (of these)},
+ *   "instances": [{"instance", "trace_size"}],
+ *   "records": [{"instance", and what inquiry_write_record writes}]}
+ */
+#ifndef BELFRY_SRC_EXPLAIN_H
+#define BELFRY_SRC_EXPLAIN_H
+
+#include <ev.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/counters.h"
+#include "shared/ipc.h"
+#include "shared/text.h"
+#include "shared/trace.h"
+#include "src/supervisor.h"
+
+#define EXPLAIN_LIMIT_S 1.0
+#define EXPLAIN_OWN 8       /* questions of belfryctl at a time */
+#define EXPLAIN_FOREIGN 4   /* questions of other instances */
+#define EXPLAIN_RECORDS 4000
+#define EXPLAIN_FOREIGN_RECORDS 1000 /* of which the pair to a worker holds all parts at once */
+#define EXPLAIN_INSTANCES 64
+
+struct explain;
+
+struct explain_shared {
+    struct ev_loop *loop;
+    const struct counters *counters;
+    const struct trace *trace;
+    struct supervisor *supervisor;
+    const char *instance_id;
+    /* The answer to a question of explain_ask; text is borrowed. */
+    void (*on_answer)(void *data, uint64_t ticket, const struct text_buf *text);
+    void *data;
+};
+
+/* All borrowed. NULL without memory. */
+struct explain *explain_new(const struct explain_shared *shared);
+/* Questions under way are forgotten. Accepts NULL. */
+void explain_free(struct explain *e);
+
+/* on_answer follows with the ticket, never from within. 0, -EINVAL (no user id, no message id),
+ * -EBUSY (EXPLAIN_OWN are under way) or -ENOMEM. */
+int explain_ask(struct explain *e, uint64_t ticket, struct text_span user, struct text_span id);
+/* CONTROL_TOLD or CONTROL_ASKED of a worker. */
+void explain_on_message(struct explain *e, uint32_t slot, enum control_type type, const void *body,
+                        size_t len);
+
+#endif

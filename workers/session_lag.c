@@ -1,0 +1,594 @@
+/*
+ * A device that reads too slowly. From the first message to its user that finds no room, none is
+ * kept in memory for it, but ids: what it is owed. Once its queue has nearly run dry the list is
+ * read as for repair, and what is owed and stands there is sent in list order, so much at a time as
+ * there is room for. Live messages are held during that reading, as for every device that waits for
+ * one; when nothing is owed any more, they follow, and the device lags no longer.
+ *
+ *   stalled   too much waits: ids are noted
+ *   served    its queue has room, and a reading is under way for it: DEVICE_REPAIRING, messages
+ *             are held
+ *
+ * Between the two: an ordinary reading for other devices of the user, or one after a lost link.
+ * What it shows to have been missed is owed too, and what it does not show will never be stored:
+ * producers store first.
+ *
+ * Of a type that conflates the newest frame of each key is put aside, for it may be in no list, and
+ * its arrival was promised.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/log.h"
+#include "workers/fate.h"
+#include "workers/filter.h"
+#include "workers/session_parts.h"
+
+#define ASIDE_MAX 32
+/* Ids owed, beyond history-size. From the first number on a reading is to tell which are not stored
+ * at all; beyond the second (readings fail) the oldest are forgotten. */
+#define OWED_SETTLED 4096
+#define OWED_MAX 8192
+
+struct owed {
+    uint64_t id_hash;
+    bool conflates;
+};
+
+struct lag {
+    uint64_t *had;       /* sorted: all that the list had when it was read last or, before that,
+                          * what the user's devices had; what is owed is among it */
+    size_t had_count;
+    bool is_had_partial; /* the user's devices had forgotten something */
+    struct owed *owed;   /* oldest first */
+    size_t count, cap;
+    size_t asked;        /* of these, noted before the reading under way was asked for */
+    size_t forgotten;    /* ids given up, and not made good by a reading yet */
+    struct frame *aside[ASIDE_MAX]; /* oldest first, one for each key */
+    size_t aside_count, aside_bytes;
+    uint64_t first_stored, last_stored; /* owed, and in the list when it was read; 0: none */
+    size_t next_bytes;   /* of the frame that found no room when it was served; 0: not known */
+    int64_t since_us;    /* wall clock */
+    bool is_stalled;
+    bool is_cut;         /* the list does not reach back to where the device stands */
+};
+
+bool session_lag_is_stalled(const struct device *d)
+{
+    return d->lag && d->lag->is_stalled;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static bool is_in(const uint64_t *sorted, size_t count, uint64_t id_hash)
+{
+    return count && bsearch(&id_hash, sorted, count, sizeof(*sorted), compare_ids);
+}
+
+static bool is_drained(const struct device *d)
+{
+    return conn_is_drained(d->conn, d->lag->next_bytes);
+}
+
+static bool is_much(const struct sessions *s, const struct lag *lag)
+{
+    return lag->count >= (size_t)s->w->opt->history_size + OWED_SETTLED;
+}
+
+bool session_lag_needs_list(const struct sessions *s, const struct device *d)
+{
+    return session_lag_is_stalled(d) && (is_drained(d) || is_much(s, d->lag));
+}
+
+/* ---- what is owed ---- */
+
+static void forget_oldest(struct lag *lag, size_t count)
+{
+    memmove(lag->owed, lag->owed + count, (lag->count - count) * sizeof(*lag->owed));
+    lag->count -= count;
+    lag->asked -= lag->asked < count ? lag->asked : count;
+    lag->forgotten += count;
+}
+
+static void owe(struct sessions *s, struct device *d, uint64_t id_hash, bool conflates)
+{
+    struct lag *lag = d->lag;
+    if (lag->count >= (size_t)s->w->opt->history_size + OWED_MAX)
+        forget_oldest(lag, lag->count / 4);
+    if (lag->count == lag->cap) {
+        size_t cap = lag->cap ? lag->cap * 2 : 32;
+        struct owed *owed = realloc(lag->owed, cap * sizeof(*owed));
+        if (!owed) {
+            conn_close(d->conn, CLOSE_INTERNAL);
+            return;
+        }
+        lag->owed = owed;
+        lag->cap = cap;
+    }
+    lag->owed[lag->count++] = (struct owed){id_hash, conflates};
+}
+
+/* ---- the newest of each key ---- */
+
+static void take_aside(struct lag *lag, size_t i)
+{
+    lag->aside_bytes -= lag->aside[i]->len;
+    frame_unref(lag->aside[i]);
+    lag->aside_count--;
+    memmove(lag->aside + i, lag->aside + i + 1, (lag->aside_count - i) * sizeof(*lag->aside));
+}
+
+/* Place of an id, or ASIDE_MAX. */
+static size_t place_aside(const struct lag *lag, uint64_t id_hash)
+{
+    for (size_t i = 0; i < lag->aside_count; i++)
+        if (lag->aside[i]->id_hash == id_hash)
+            return i;
+    return ASIDE_MAX;
+}
+
+/* There is no room for all keys: unless it is stored, the oldest is lost. */
+static void give_up_oldest_aside(struct lag *lag)
+{
+    for (size_t i = lag->count; i-- > 0;)
+        if (lag->owed[i].id_hash == lag->aside[0]->id_hash) {
+            lag->owed[i].conflates = false;
+            break;
+        }
+    take_aside(lag, 0);
+}
+
+/* A newer message of the key came. */
+static void replace_aside(struct lag *lag, uint64_t conflate_key)
+{
+    for (size_t i = 0; i < lag->aside_count; i++)
+        if (lag->aside[i]->conflate_key == conflate_key) {
+            take_aside(lag, i);
+            return;
+        }
+}
+
+static void put_aside(struct sessions *s, struct lag *lag, struct frame *f)
+{
+    size_t most = (size_t)s->w->opt->send_buffer_limit / 4;
+    replace_aside(lag, f->conflate_key);
+    while (lag->aside_count == ASIDE_MAX ||
+           (lag->aside_count && lag->aside_bytes + f->len > most))
+        give_up_oldest_aside(lag);
+    lag->aside[lag->aside_count++] = frame_ref(f);
+    lag->aside_bytes += f->len;
+}
+
+/* ---- lagging begins and goes on ---- */
+
+void session_lag_note(struct sessions *s, struct device *d, struct frame *f)
+{
+    fate_device(d, f, TRACE_LAGGING);
+    owe(s, d, f->id_hash, f->conflate_key != 0);
+    if (f->conflate_key)
+        put_aside(s, d->lag, f);
+}
+
+/* What the device has so far is what the user's devices have: it was one of them until now. */
+static struct lag *lag_new(const struct sessions *s, const struct user *u)
+{
+    struct lag *lag = calloc(1, sizeof(*lag));
+    if (!lag)
+        return NULL;
+    lag->had_count = recent_count(u->recent);
+    lag->had = malloc((lag->had_count + 1) * sizeof(*lag->had));
+    if (!lag->had) {
+        free(lag);
+        return NULL;
+    }
+    recent_copy(u->recent, lag->had);
+    qsort(lag->had, lag->had_count, sizeof(*lag->had), compare_ids);
+    lag->is_had_partial = recent_has_forgotten(u->recent);
+    lag->since_us = worker_wall_ms(s->w) * 1000;
+    lag->is_stalled = true;
+    counters_inc(CTR_devices_lagging);
+    return lag;
+}
+
+void session_lag_begin(struct sessions *s, struct device *d, struct frame *f)
+{
+    char id[CONN_ID_BYTES];
+    d->lag = lag_new(s, d->user);
+    if (!d->lag) {
+        conn_close(d->conn, CLOSE_INTERNAL);
+        return;
+    }
+    log_debug("device-lags", "conn", conn_id(d->conn, id));
+    session_lag_note(s, d, f);
+}
+
+static void lag_free(struct lag *lag)
+{
+    if (!lag)
+        return;
+    while (lag->aside_count)
+        take_aside(lag, lag->aside_count - 1);
+    free(lag->had);
+    free(lag->owed);
+    free(lag);
+    counters_dec(CTR_devices_lagging);
+}
+
+void session_lag_free(struct device *d)
+{
+    lag_free(d->lag);
+    d->lag = NULL;
+}
+
+void session_lag_asked(struct device *d)
+{
+    struct lag *lag = d->lag;
+    if (!lag)
+        return;
+    if (d->state != DEVICE_ATTACHING && lag->is_stalled && is_drained(d)) {
+        lag->is_stalled = false;
+        d->state = DEVICE_REPAIRING;
+    }
+    lag->asked = lag->count;
+}
+
+/* Held frames become ids. */
+static void stall(struct sessions *s, struct device *d)
+{
+    struct held *h = d->held;
+    d->held = NULL;
+    d->in_reading = false;
+    d->lag->is_stalled = true;
+    for (size_t i = 0; h && i < h->count; i++)
+        if (!h->items[i].frame)
+            owe(s, d, h->items[i].id_hash, false);
+        else if (h->items[i].frame->kind == FRAME_USER)
+            session_lag_note(s, d, h->items[i].frame);
+    held_free(h);
+}
+
+bool session_lag_hold(struct sessions *s, struct device *d, struct frame *f)
+{
+    const struct held *h = d->held;
+    if (!d->lag)
+        return false;
+    if (h && (h->frames >= HELD_MAX_FRAMES ||
+              h->bytes + f->len > (size_t)s->w->opt->send_buffer_limit / 2))
+        stall(s, d);
+    if (d->lag->is_stalled) {
+        session_lag_note(s, d, f);
+        return true;
+    }
+    if (f->conflate_key)
+        replace_aside(d->lag, f->conflate_key);
+    return false;
+}
+
+void session_on_drained(struct worker *w, struct device *d)
+{
+    if (session_lag_needs_list(w->sessions, d))
+        session_want_reading(w->sessions, d->user);
+}
+
+/* ---- the list was read ---- */
+
+/* Everything that one reading means for one device. */
+struct serving {
+    struct sessions *s;
+    struct device *d;
+    struct lag *lag;
+    struct session_list *list;
+    uint64_t *owed;     /* sorted */
+    uint64_t *listed;   /* sorted */
+    uint64_t *held;     /* ids of what is aside, then of what is held */
+    uint32_t *held_out;
+    size_t held_count;
+    struct merge_result result;
+};
+
+static bool is_listed(const struct serving *v, uint64_t id_hash)
+{
+    return is_in(v->listed, v->list->order_count, id_hash);
+}
+
+static bool is_had(const void *data, uint64_t id_hash)
+{
+    const struct serving *v = data;
+    return recent_knows(v->d->user->recent, id_hash) ||
+           is_in(v->lag->had, v->lag->had_count, id_hash);
+}
+
+static bool is_owed(const void *data, uint64_t id_hash)
+{
+    const struct serving *v = data;
+    return is_in(v->owed, v->lag->count, id_hash);
+}
+
+/* One block, the widest elements first. */
+static int allocate(struct serving *v)
+{
+    const struct lag *lag = v->lag;
+    const struct held *h = v->d->held;
+    size_t listed = v->list->order_count, held = lag->aside_count + (h ? h->count : 0);
+    v->owed = malloc((lag->count + listed + held + 1) * sizeof(uint64_t) +
+                     held * sizeof(uint32_t));
+    if (!v->owed)
+        return -ENOMEM;
+    v->listed = v->owed + lag->count;
+    v->held = v->listed + listed;
+    v->held_out = (uint32_t *)(v->held + held);
+    for (size_t i = 0; i < lag->count; i++)
+        v->owed[i] = lag->owed[i].id_hash;
+    for (size_t k = 0; k < listed; k++)
+        v->listed[k] = v->list->entries[v->list->order[k]].id_hash;
+    for (size_t i = 0; i < lag->aside_count; i++)
+        v->held[v->held_count++] = lag->aside[i]->id_hash;
+    for (size_t i = 0; h && i < h->count; i++)
+        v->held[v->held_count++] = h->items[i].id_hash;
+    qsort(v->owed, lag->count, sizeof(*v->owed), compare_ids);
+    qsort(v->listed, listed, sizeof(*v->listed), compare_ids);
+    return 0;
+}
+
+/*
+ * The list was cut off (trimmed, expired, lost) between the place where the device stands and what
+ * is there now: what it stood before is gone from the list, and something it was owed with it.
+ * When a full list shows nothing that the device had, and the oldest it is owed is not there, that
+ * is taken to be gone too: it may have been published only.
+ */
+static bool was_cut(const struct serving *v)
+{
+    const struct lag *lag = v->lag;
+    bool had_any = v->result.missed_count < v->list->order_count;
+    bool is_full = v->list->order_count >= (size_t)v->s->w->opt->history_size;
+    if (lag->last_stored && !is_listed(v, lag->last_stored))
+        return true;
+    if (had_any)
+        return false;
+    if (lag->first_stored && !is_listed(v, lag->first_stored))
+        return true;
+    return is_full && (lag->forgotten || (lag->count && !is_listed(v, lag->owed[0].id_hash)));
+}
+
+struct keyed {
+    uint64_t key;
+    size_t at; /* in missed */
+};
+
+static int compare_keyed(const void *a, const void *b)
+{
+    const struct keyed *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Of missed entries that conflate only the newest of each key stays. */
+static void conflate_missed(struct serving *v)
+{
+    struct session_list *l = v->list;
+    size_t count = 0, out = 0;
+    struct keyed *keyed = malloc((v->result.missed_count + 1) * sizeof(*keyed));
+    if (!keyed)
+        return; /* more is sent than need be */
+    for (size_t i = 0; i < v->result.missed_count; i++)
+        if (l->messages[l->missed[i]].conflate_key)
+            keyed[count++] = (struct keyed){l->messages[l->missed[i]].conflate_key, i};
+    qsort(keyed, count, sizeof(*keyed), compare_keyed);
+    for (size_t i = 0; i + 1 < count; i++)
+        if (keyed[i].key == keyed[i + 1].key) {
+            fate_id(v->d, l->entries[l->missed[keyed[i].at]].id_hash, TRACE_CONFLATED);
+            l->missed[keyed[i].at] = UINT32_MAX;
+            counters_inc(CTR_messages_conflated);
+        }
+    for (size_t i = 0; i < v->result.missed_count; i++)
+        if (l->missed[i] != UINT32_MAX)
+            l->missed[out++] = l->missed[i];
+    v->result.missed_count = out;
+    free(keyed);
+}
+
+/* Counts what is owed, not in the list and will not come there; what was noted while the list was
+ * being read may still. Keeps the latter. */
+static void settle_absent(struct serving *v)
+{
+    struct lag *lag = v->lag;
+    size_t kept = 0, made_good = 0;
+    for (size_t i = 0; i < v->result.missed_count; i++)
+        made_good += !is_owed(v, v->list->entries[v->list->missed[i]].id_hash);
+    if (lag->forgotten > made_good)
+        counters_add(CTR_messages_dropped_slow, lag->forgotten - made_good);
+    lag->forgotten = 0;
+    for (size_t i = 0; i < lag->count; i++) {
+        const struct owed *o = &lag->owed[i];
+        if (is_listed(v, o->id_hash))
+            continue;
+        if (i >= lag->asked)
+            lag->owed[kept++] = *o;
+        else if (!o->conflates) {
+            counters_inc(CTR_messages_dropped_slow);
+            fate_id(v->d, o->id_hash, TRACE_DROPPED);
+        } else if (place_aside(lag, o->id_hash) == ASIDE_MAX) { /* what is aside comes */
+            counters_inc(CTR_messages_conflated);
+            fate_id(v->d, o->id_hash, TRACE_CONFLATED);
+        }
+    }
+    lag->count = kept;
+    lag->asked = 0;
+}
+
+/* What is owed now: missed from there on, and what may still come. */
+static void owe_rest(struct serving *v, size_t from)
+{
+    struct session_list *l = v->list;
+    struct lag *lag = v->lag;
+    size_t rest = v->result.missed_count - from, count = rest + lag->count;
+    struct owed *owed = malloc((count + 1) * sizeof(*owed));
+    if (!owed) {
+        conn_close(v->d->conn, CLOSE_INTERNAL);
+        return;
+    }
+    for (size_t i = 0; i < rest; i++) {
+        const struct message *m = &l->messages[l->missed[from + i]];
+        owed[i] = (struct owed){m->id_hash, m->conflate_key != 0};
+    }
+    if (lag->count)
+        memcpy(owed + rest, lag->owed, lag->count * sizeof(*owed));
+    lag->first_stored = rest ? owed[0].id_hash : 0;
+    lag->last_stored = rest ? owed[rest - 1].id_hash : 0;
+    free(lag->owed);
+    lag->owed = owed;
+    lag->count = count;
+    lag->cap = count + 1;
+}
+
+static size_t count_wanted(const struct serving *v)
+{
+    const struct session_list *l = v->list;
+    size_t wanted = 0;
+    for (size_t i = 0; i < v->result.missed_count; i++)
+        wanted += filter_allows(v->d->filter, l->messages[l->missed[i]].type_hash);
+    return wanted;
+}
+
+static void tell_cut(struct serving *v)
+{
+    bool is_lower = v->s->w->style.lower_case;
+    counters_inc(CTR_lag_replays_unrecovered);
+    session_list_full_sync(v->list, v->d, is_lower ? "full_sync" : "FULL_SYNC", false,
+                           count_wanted(v));
+}
+
+/* Sends what there is room for; returns how many of missed are done with. */
+static size_t send_missed(struct serving *v)
+{
+    struct device *d = v->d;
+    size_t i = 0;
+    for (; i < v->result.missed_count; i++) {
+        struct frame *f = session_list_frame(v->list, v->list->missed[i]);
+        if (!f) {
+            conn_close(d->conn, CLOSE_INTERNAL);
+            break;
+        }
+        if (!session_wants(d, f)) {
+            counters_inc(CTR_deliveries_filtered);
+            fate_device(d, f, TRACE_FILTERED);
+            continue;
+        }
+        if (!conn_catch_up(d->conn, f)) {
+            v->lag->next_bytes = f->len;
+            break;
+        }
+        counters_inc(CTR_deliveries);
+        counters_inc(CTR_messages_replayed);
+        fate_source(d, f, CTR_messages_replayed);
+    }
+    return i;
+}
+
+/* A frame of held_out. */
+static struct frame *held_frame(const struct serving *v, const struct lag *lag,
+                                const struct held *h, size_t i)
+{
+    size_t at = v->held_out[i];
+    return at < lag->aside_count ? lag->aside[at] : h->items[at - lag->aside_count].frame;
+}
+
+/* Not all had room. What is aside and was sent from the list is not to be sent again; what was held
+ * and is in the list is sent or owed already. */
+static void stay(struct serving *v, size_t sent)
+{
+    struct session_list *l = v->list;
+    struct lag *lag = v->lag;
+    struct held *h = v->d->held;
+    size_t aside_count = lag->aside_count;
+    v->d->held = NULL;
+    lag->is_stalled = true;
+    owe_rest(v, sent);
+    for (size_t i = lag->aside_count; i-- > 0;) {
+        uint64_t id_hash = lag->aside[i]->id_hash;
+        bool is_rest = !is_listed(v, id_hash);
+        for (size_t k = sent; k < v->result.missed_count && !is_rest; k++)
+            is_rest = l->entries[l->missed[k]].id_hash == id_hash;
+        if (!is_rest)
+            take_aside(lag, i);
+    }
+    for (size_t i = 0; i < v->result.held_count; i++)
+        if (v->held_out[i] >= aside_count)
+            session_lag_note(v->s, v->d, h->items[v->held_out[i] - aside_count].frame);
+    held_free(h);
+}
+
+/* All was sent. What follows may be the beginning of the next lag. */
+static void finish(struct serving *v)
+{
+    char id[CONN_ID_BYTES];
+    struct device *d = v->d;
+    struct held *h = d->held;
+    struct lag *lag = v->lag;
+    d->held = NULL;
+    d->lag = NULL;
+    d->state = DEVICE_LIVE;
+    counters_inc(CTR_lag_replays);
+    log_debug("device-lags-no-more", "conn", conn_id(d->conn, id));
+    for (size_t i = 0; i < v->result.held_count; i++)
+        session_give(d, held_frame(v, lag, h, i));
+    lag_free(lag);
+    held_free(h);
+}
+
+void session_lag_serve(struct sessions *s, struct device *d, struct session_list *list)
+{
+    struct serving v = {.s = s, .d = d, .lag = d->lag, .list = list};
+    if (allocate(&v) < 0) {
+        conn_close(d->conn, CLOSE_INTERNAL);
+        return;
+    }
+    struct merge_known known = {.is_known = is_had,
+                                .data = &v,
+                                .is_owed = is_owed,
+                                .owed_data = &v,
+                                .has_forgotten = v.lag->is_had_partial,
+                                .before_us = v.lag->since_us - SESSION_CROSSING_US};
+    v.result = merge_repair(list->entries, list->order, list->order_count, &known, v.held,
+                            v.held_count, list->missed, v.held_out);
+    v.lag->is_cut = was_cut(&v) || v.lag->is_cut;
+    settle_absent(&v);
+    conflate_missed(&v);
+    d->state = DEVICE_LIVE;
+    if (v.lag->is_stalled) {
+        owe_rest(&v, 0);
+    } else {
+        if (v.lag->is_cut)
+            tell_cut(&v);
+        v.lag->is_cut = false;
+        size_t sent = send_missed(&v);
+        if (sent < v.result.missed_count)
+            stay(&v, sent);
+        else
+            finish(&v);
+    }
+    free(v.owed);
+}
+
+void session_lag_listed(struct device *d, const struct session_list *list)
+{
+    struct lag *lag = d->lag;
+    uint64_t *had = lag ? malloc((list->order_count + 1) * sizeof(*had)) : NULL;
+    if (!had)
+        return; /* without memory something may be sent twice; nothing is lost */
+    for (size_t k = 0; k < list->order_count; k++)
+        had[k] = list->entries[list->order[k]].id_hash;
+    qsort(had, list->order_count, sizeof(*had), compare_ids);
+    free(lag->had);
+    lag->had = had;
+    lag->had_count = list->order_count;
+    lag->is_had_partial = false;
+}
