@@ -62,6 +62,7 @@ struct user {
     bool in_batch;
     bool needs_repair;            /* session.c: the link was lost since the list was read */
     bool is_spoiled;              /* session.c: the reading under way cannot serve anybody */
+    uint8_t put_off;              /* session.c: readings not applied, because the link is behind */
     uint8_t queue;                /* session.c: which queue of readings it waits in; 0: none */
     struct user *queue_next, *queue_prev;
     struct store_call *reading;   /* session.c: its list is being read */

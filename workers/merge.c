@@ -204,6 +204,12 @@ static size_t held_rest(const struct merge_entry *list, const uint32_t *order, s
     return out;
 }
 
+/* Stored so lately that not even the user's live devices have it. */
+static bool is_news(const struct merge_position *p, const struct merge_entry *e)
+{
+    return p->known && !p->known->has_forgotten && !p->known->is_known(p->known->data, e->id_hash);
+}
+
 struct merge_result merge_attach(const struct merge_entry *list, const uint32_t *order,
                                  size_t order_count, const struct merge_position *position,
                                  const uint64_t *held, size_t held_count, uint32_t *missed,
@@ -216,11 +222,13 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
         const struct merge_entry *e = &list[order[k]];
         if (is_seen(position, e->id_hash))
             continue;
-        if (at != NONE || (k >= from && is_young(e, position)) || has(held, held_count, e->id_hash))
+        if (at != NONE || (k >= from && is_young(e, position)) || is_news(position, e) ||
+            has(held, held_count, e->id_hash))
             missed[result.missed_count++] = order[k];
     }
     result.held_count =
         held_rest(list, order, order_count, position, held, held_count, held_out);
+    result.is_placed = at != NONE;
     result.is_recovered = !position->has_last_id || at != NONE;
     return result;
 }

@@ -21,6 +21,8 @@ struct merge_entry {
     bool has_id;          /* false: id_hash is that of the content; equal ones are not repeats */
 };
 
+struct merge_known;
+
 /* Where a device stands and what applies to it. */
 struct merge_position {
     bool has_last_id;
@@ -32,6 +34,7 @@ struct merge_position {
     int64_t now_us;
     int64_t replay_window_us;
     size_t replay_limit;
+    const struct merge_known *known; /* of the user's live devices; NULL: it has none */
 };
 
 /* What live devices of a user have. */
@@ -47,6 +50,7 @@ struct merge_known {
 
 struct merge_result {
     bool is_recovered;
+    bool is_placed;       /* the list shows where the device stands: it has what is before */
     size_t missed_count; /* entries written to missed */
     size_t held_count;   /* entries written to held_out */
 };

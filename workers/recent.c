@@ -20,12 +20,12 @@ struct window_entry {
  * and it has more room than known, so probing ends.
  */
 struct recent {
-    uint64_t *ids;     /* one block: ids, index, listed */
+    uint64_t *ids;     /* one block: ids, index, origin */
     uint16_t *index;   /* position + 1; 0: free */
-    uint8_t *listed;
+    uint8_t *origin;   /* enum recent_origin: LISTED, SKIPPED or LIVE */
     uint32_t head, end, cap, count;
     uint32_t index_mask;
-    bool has_forgotten;
+    bool has_forgotten, has_forgotten_since_asked;
     uint8_t window_cap, window_first, window_count;
     struct window_entry *window;
 };
@@ -70,14 +70,14 @@ static int rebuild(struct recent *r, uint32_t cap)
     struct recent old = *r;
     r->ids = (uint64_t *)(void *)block;
     r->index = (uint16_t *)(void *)(block + cap * sizeof(uint64_t));
-    r->listed = (uint8_t *)(r->index + index_size);
+    r->origin = (uint8_t *)(r->index + index_size);
     r->index_mask = index_size - 1;
     r->cap = cap;
     r->head = r->end = 0;
     for (uint32_t i = old.head; i < old.end; i++)
         if (old.ids[i]) {
             r->ids[r->end] = old.ids[i];
-            r->listed[r->end] = old.listed[i];
+            r->origin[r->end] = old.origin[i];
             index_put(r, old.ids[i], r->end++);
         }
     free(old.ids);
@@ -105,23 +105,31 @@ static void forget_oldest(struct recent *r)
         return;
     r->ids[r->head++] = 0;
     r->count--;
-    r->has_forgotten = true;
+    r->has_forgotten = r->has_forgotten_since_asked = true;
 }
 
-static int know(struct recent *r, uint32_t limit, uint64_t id, bool is_listed)
+/* What is known of an id already and what is told of it now. */
+static enum recent_origin combine(enum recent_origin was, enum recent_origin now)
+{
+    if (was == RECENT_LIVE || now == RECENT_LIVE)
+        return RECENT_LIVE;
+    return now == RECENT_SKIPPED ? was : now;
+}
+
+static int know(struct recent *r, uint32_t limit, uint64_t id, enum recent_origin origin)
 {
     int rc = make_room(r, limit);
     if (rc < 0)
         return rc;
     int64_t at = find(r, id); /* after make_room, which moves positions */
     if (at >= 0) {
-        is_listed = is_listed && r->listed[at];
+        origin = combine(r->origin[at], origin);
         r->ids[at] = 0;
         r->count--;
     } else if (r->count >= limit)
         forget_oldest(r);
     r->ids[r->end] = id;
-    r->listed[r->end] = is_listed;
+    r->origin[r->end] = (uint8_t)origin;
     index_put(r, id, r->end++);
     r->count++;
     return 0;
@@ -172,10 +180,10 @@ int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_or
     if (limit > RECENT_LIMIT_MAX)
         limit = RECENT_LIMIT_MAX;
     int rc = 0;
-    if (origin != RECENT_LISTED)
+    if (origin == RECENT_LIVE || origin == RECENT_PASSING)
         rc = window_add(*r, id_hash, now_ms);
     if (!rc && origin != RECENT_PASSING)
-        rc = know(*r, (uint32_t)limit, id_hash, origin == RECENT_LISTED);
+        rc = know(*r, (uint32_t)limit, id_hash, origin);
     return rc;
 }
 
@@ -201,10 +209,16 @@ bool recent_has_forgotten(const struct recent *r)
     return r && r->has_forgotten;
 }
 
+void recent_list_asked(struct recent *r)
+{
+    if (r)
+        r->has_forgotten_since_asked = false;
+}
+
 void recent_mark_complete(struct recent *r)
 {
     if (r)
-        r->has_forgotten = false;
+        r->has_forgotten = r->has_forgotten_since_asked;
 }
 
 bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms)
@@ -212,8 +226,8 @@ bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms)
     if (!r)
         return false;
     int64_t at = find(r, id_hash);
-    if (at >= 0 && r->listed[at]) {
-        r->listed[at] = 0;
+    if (at >= 0 && r->origin[at] == RECENT_LISTED) {
+        r->origin[at] = RECENT_LIVE;
         (void)window_add(r, id_hash, now_ms); /* without memory a further repeat passes */
         return true;
     }

@@ -23,6 +23,7 @@ struct recent;
 
 enum recent_origin {
     RECENT_LISTED, /* read from the list; its live copy may still come, and is not to be sent */
+    RECENT_SKIPPED, /* read from the list and given to nobody: its live copy is to be sent */
     RECENT_LIVE,   /* the live copy was relayed; it may stand in the list */
     RECENT_PASSING /* the live copy was relayed; it is in no list: window only */
 };
@@ -40,8 +41,10 @@ size_t recent_count(const struct recent *r);
 void recent_copy(const struct recent *r, uint64_t *out);
 /* True when the limit was reached and ids were forgotten: an unknown id may have been sent. */
 bool recent_has_forgotten(const struct recent *r); /* accepts NULL: false */
-/* The whole list was added just now: what was forgotten before is in no list any more. Accepts
- * NULL. */
+/* The list is asked for now. Accepts NULL. */
+void recent_list_asked(struct recent *r);
+/* The whole of that list was added: what was forgotten before it was asked for is in no list any
+ * more. Accepts NULL. */
 void recent_mark_complete(struct recent *r);
 
 /* A live copy came: true when it must not be relayed. That is, when it repeats one of the last

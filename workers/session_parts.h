@@ -14,6 +14,7 @@
 
 #define SESSION_READINGS 256   /* lists being read at once; more wait in order */
 #define SESSION_SPOILED_MAX 3  /* readings a device may spoil before it is too slow */
+#define SESSION_PUT_OFF_MAX 5  /* times in a row that a reading is put off as ahead of the link */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
 enum { QUEUE_NONE, QUEUE_READY, QUEUE_DELAYED };

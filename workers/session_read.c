@@ -104,6 +104,9 @@ struct applying {
     struct user *u;
     struct session_list list;
     struct merge_known known;
+    bool has_live;     /* the user had devices before, and known is what they have */
+    bool *is_given;    /* for each entry: a device has it or was sent it */
+    bool is_all_given;
     int64_t now_us;
 };
 
@@ -171,6 +174,7 @@ static struct merge_position position_of(const struct applying *a, const struct 
         .now_us = a->now_us,
         .replay_window_us = opt->replay_window * 1000,
         .replay_limit = (size_t)opt->replay_limit,
+        .known = a->has_live ? &a->known : NULL,
     };
     if (d->resume) {
         p.has_last_id = d->resume->has_last_id;
@@ -179,6 +183,20 @@ static struct merge_position position_of(const struct applying *a, const struct 
         p.seen_count = d->resume->seen_count;
     }
     return p;
+}
+
+/* What a device has now of the list. What was left out for replay-limit or replay-window it has not. */
+static void note_given(struct applying *a, const struct merge_position *p,
+                       const struct merge_result *r)
+{
+    const struct session_list *l = &a->list;
+    a->is_all_given |= r->is_placed;
+    for (size_t i = 0; i < r->missed_count; i++)
+        a->is_given[l->missed[i]] = true;
+    for (size_t k = 0; k < l->order_count; k++)
+        for (size_t i = 0; i < p->seen_count; i++)
+            if (l->entries[l->order[k]].id_hash == p->seen[i])
+                a->is_given[l->order[k]] = true;
 }
 
 static void attach(struct applying *a, struct device *d)
@@ -193,6 +211,7 @@ static void attach(struct applying *a, struct device *d)
     struct merge_result r = merge_attach(l->entries, l->order, l->order_count, &p, held.ids,
                                          held.count, l->missed, held.out);
     const char *type = a->s->w->style.lower_case ? "full_sync" : "FULL_SYNC";
+    note_given(a, &p, &r);
     counters_inc(CTR_attaches);
     if (p.has_last_id)
         counters_inc(r.is_recovered ? CTR_attaches_recovered : CTR_attaches_unrecovered);
@@ -229,14 +248,18 @@ static bool is_known(const void *data, uint64_t id_hash)
     return recent_knows(data, id_hash);
 }
 
-/* From now on the live copy of what the list has is not sent again. */
+/* From now on the live copy of what the list has is not sent again, unless nobody was given it. */
 static void remember(struct applying *a)
 {
     const struct session_list *l = &a->list;
     int64_t now_ms = worker_now_ms(a->s->w);
-    for (size_t k = 0; k < l->order_count; k++)
-        (void)recent_add(&a->u->recent, a->s->known_limit, l->entries[l->order[k]].id_hash,
-                         RECENT_LISTED, now_ms);
+    for (size_t k = 0; k < l->order_count; k++) {
+        uint64_t id = l->entries[l->order[k]].id_hash;
+        bool is_given = a->is_all_given || a->is_given[l->order[k]] ||
+                        (a->has_live && !recent_knows(a->u->recent, id)); /* catch_up sent it */
+        (void)recent_add(&a->u->recent, a->s->known_limit, id,
+                         is_given ? RECENT_LISTED : RECENT_SKIPPED, now_ms);
+    }
     recent_mark_complete(a->u->recent);
 }
 
@@ -283,13 +306,48 @@ static void serve_devices(struct applying *a)
         session_want_reading(a->s, a->u);
 }
 
-/* 0 or -ENOMEM. */
+static bool has_live(const struct user *u)
+{
+    for (const struct device *d = u->devices; d; d = d->next)
+        if (d->state == DEVICE_LIVE || d->state == DEVICE_REPAIRING)
+            return true;
+    return false;
+}
+
+/*
+ * The list was filled anew since the last message that came live: the link brings a flood, and is
+ * behind. To give live devices the list now would be to overtake what the link still brings and the
+ * list has lost; a little later it shows something they know.
+ */
+static bool is_ahead(const struct applying *a)
+{
+    const struct session_list *l = &a->list;
+    if (!a->has_live || a->u->needs_repair || a->u->put_off >= SESSION_PUT_OFF_MAX ||
+        l->order_count < (size_t)a->s->w->opt->history_size)
+        return false;
+    for (size_t k = 0; k < l->order_count; k++)
+        if (is_known(a->u->recent, l->entries[l->order[k]].id_hash))
+            return false;
+    return true;
+}
+
+/* 0; -EAGAIN: the list is to be read again a little later; -ENOMEM. */
 static int apply(struct sessions *s, struct user *u, const struct store_user *stored)
 {
     struct applying a = {.s = s, .u = u, .now_us = worker_wall_ms(s->w) * 1000};
     int error = session_list_read(&a.list, u, stored);
     if (error)
         return error;
+    a.has_live = has_live(u);
+    a.is_given = calloc(a.list.count + 1, sizeof(*a.is_given));
+    if (!a.is_given || is_ahead(&a)) {
+        error = a.is_given ? -EAGAIN : -ENOMEM;
+        u->put_off++;
+        free(a.is_given);
+        session_list_free(&a.list);
+        return error;
+    }
+    u->put_off = 0;
     int64_t since_us = u->needs_repair && s->is_lost_at_set ? s->lost_at_us : a.now_us;
     a.known = (struct merge_known){.is_known = is_known,
                                    .data = u->recent,
@@ -297,6 +355,7 @@ static int apply(struct sessions *s, struct user *u, const struct store_user *st
                                    .before_us = since_us - SESSION_CROSSING_US};
     trim_marks(&a, stored);
     serve_devices(&a); /* may free u */
+    free(a.is_given);
     session_list_free(&a.list);
     return 0;
 }
@@ -335,6 +394,7 @@ static bool start_reading(struct sessions *s, struct user *u)
     if (!u->reading)
         return false;
     dequeue(s, u);
+    recent_list_asked(u->recent);
     s->in_flight++;
     for (struct device *d = u->devices; d; d = d->next) {
         session_lag_asked(d);

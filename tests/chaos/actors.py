@@ -102,7 +102,7 @@ class Producer:
         """Until the run says enough. It never runs so far ahead of a device that the list could
         not hold what the device has yet to get."""
         burst = 0
-        while not self.run.is_enough:
+        while not self.run.enough.is_set():
             if self.run.ledger.lag(self.user, self.number) >= self.run.ahead:
                 self.held_back += 1
                 await asyncio.sleep(0.05)
@@ -113,7 +113,9 @@ class Producer:
                 continue
             if self.random.random() < 0.03:
                 burst = self.random.randrange(3, 15)
-            await asyncio.sleep(self.random.expovariate(self.run.rate))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.run.enough.wait(),
+                                       self.random.expovariate(self.run.rate))
 
 
 # ---- the network --------------------------------------------------------------------------------
@@ -296,7 +298,7 @@ class Device:
                 break
             await asyncio.sleep(self.wait_s(failures))
             # A device that has nothing yet is new anyway.
-            if self.recent and not self.run.is_enough and self.random.random() < self.run.fresh:
+            if self.recent and not self.run.enough.is_set() and self.random.random() < self.run.fresh:
                 self.record.is_retired = True
                 self.run.counts["devices set up anew"] += 1
                 self.begin_life()
@@ -326,6 +328,9 @@ class Device:
             waited = time.time() - began
             self.run.longest_sync = max(self.run.longest_sync, waited)
             sync = body["sync"]
+            if waited > 3:
+                self.run.say("%s waited %.1f s for FULL_SYNC from %s, conn %s" % (
+                    self.name, waited, self.gate.chosen, sync["connection_id"]))
             self.record.note("sync recovered=%s missed=%d conn=%s after %.2f s" % (
                 sync["recovered"], sync["missed"], sync["connection_id"], waited))
             self.record.on_sync()

@@ -50,7 +50,7 @@ class Run:
         self.tallied = {}
         self.skipped = 0
         self.longest_sync = 0.0
-        self.is_enough = False   # nothing new is sent
+        self.enough = asyncio.Event()   # nothing new is sent
         self.is_over = False
         self.redis = None
         self.instances = []
@@ -122,7 +122,7 @@ class Run:
             flush=True)
 
     async def settle(self, work):
-        self.is_enough = True
+        self.enough.set()
         await asyncio.wait_for(asyncio.gather(*work), SETTLE_S)
 
         def is_settled():
@@ -162,7 +162,8 @@ class Run:
     # -- the end
 
     async def tear_down(self):
-        self.is_over = self.is_enough = True
+        self.is_over = True
+        self.enough.set()
         for device in self.devices:
             await device.leave()
             await device.gate.stop()

@@ -109,9 +109,27 @@ START_TEST(the_oldest_is_forgotten_and_renewing_makes_an_id_the_newest)
     ck_assert(recent_knows(r, 1));
     ck_assert(!recent_knows(r, 2));
     ck_assert(recent_knows(r, 3));
+    recent_mark_complete(r); /* of a list that was asked for before something was forgotten */
+    ck_assert(recent_has_forgotten(r));
+    recent_list_asked(r);
     recent_mark_complete(r);
     ck_assert(!recent_has_forgotten(r));
     recent_mark_complete(NULL);
+    recent_list_asked(NULL);
+}
+END_TEST
+
+START_TEST(live_copy_of_what_was_skipped_passes_until_somebody_was_given_it)
+{
+    add(1, RECENT_SKIPPED, 0);
+    ck_assert(recent_knows(r, 1));
+    ck_assert(!recent_is_repeat(r, 1, 1));
+    add(1, RECENT_LIVE, 1);
+    ck_assert(recent_is_repeat(r, 1, 2));
+    add(2, RECENT_SKIPPED, 2);
+    add(2, RECENT_LISTED, 3);
+    add(2, RECENT_SKIPPED, 4);
+    ck_assert(recent_is_repeat(r, 2, 5));
 }
 END_TEST
 

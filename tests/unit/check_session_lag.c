@@ -192,6 +192,7 @@ START_TEST(a_flood_while_a_slow_device_is_served_stalls_it_again_and_loses_nothi
     read_frames(0, 2); /* its reading is under way now */
     ck_assert(!session_lag_is_stalled(&clients[0].conn.device));
     redis_reads_list();
+    produce_stored(5); /* after the list was read */
     for (unsigned p = 0; p < 2 * HELD_MAX_FRAMES; p++) {
         publish(text_of("p", p));
         settle_items();
