@@ -13,8 +13,8 @@
  *   stop     as SIGTERM; answered before the stop begins
  *   drain    as SIGQUIT; answered before the drain begins
  *
- * All but status and explain are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an unknown request.
- * TEXT may hold several lines (a refused configuration has several errors).
+ * All but status and explain are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an
+ * unknown request. TEXT may hold several lines (a refused configuration has several errors).
  *
  * Status: {"ok":true, "version", "instance_id", "pid", "state", "generation", "uptime_seconds",
  *   "started_at": ISO 8601, "config_file": PATH or null,

@@ -237,7 +237,8 @@ static void add_notes(const struct question *q, struct text_buf *b)
         text_adds(b, "note       trace-size is 0 here: what happened is not recorded\n");
     if (flag_of(reply, "cut"))
         text_adds(b, "note       there were more records than are shown\n");
-    if (json_find(reply, "workers", &part) && number_of(part, "answered") < number_of(part, "asked"))
+    if (json_find(reply, "workers", &part) &&
+        number_of(part, "answered") < number_of(part, "asked"))
         text_adds(b, "note       not every worker answered in time\n");
     if (!json_find(reply, "others", &part))
         return;

@@ -61,7 +61,8 @@ int ctl_redis_open(const struct ctl *c, redisContext **out)
     int result = redisurl_parse(url.data, &u, &reason);
     text_buf_free(&url);
     if (result != 0 || u.is_tls) {
-        ctl_say("redis-url: %s", result != 0 ? reason : "belfryctl reads lists over redis:// and unix:// only");
+        ctl_say("redis-url: %s",
+                result != 0 ? reason : "belfryctl reads lists over redis:// and unix:// only");
         return -EINVAL;
     }
     redisurl_describe(&u, where, sizeof(where));

@@ -185,7 +185,7 @@ static struct merge_position position_of(const struct applying *a, const struct 
     return p;
 }
 
-/* What a device has now of the list. What was left out for replay-limit or replay-window it has not. */
+/* What a device has now of the list: not what was left out for replay-limit or replay-window. */
 static void note_given(struct applying *a, const struct merge_position *p,
                        const struct merge_result *r)
 {

@@ -18,7 +18,6 @@
 
 #define BATCH_CHANNELS 512 /* in one command */
 #define BATCHES_A_TURN 16
-#define FIXED_CHANNELS 4 /* that on_up subscribes to, the probe channel second */
 
 /*
  * Confirmations come in the order of what was asked, one for each channel named in a SUBSCRIBE or
@@ -166,15 +165,15 @@ static void want_again(void *data, struct user *u)
 static void on_up(void *data)
 {
     struct subscriber *s = data;
-    const char *channels[FIXED_CHANNELS] = {s->w->start->keys->broadcast_channel, s->probe_channel,
+    const char *channels[SUBSCRIBER_FIXED_CHANNELS] = {s->w->start->keys->broadcast_channel, s->probe_channel,
                                             INQUIRY_CHANNEL, s->answer_channel};
     s->sent = s->confirmed = 0;
     begin_batch(s);
-    for (size_t i = 0; i < FIXED_CHANNELS; i++) {
+    for (size_t i = 0; i < SUBSCRIBER_FIXED_CHANNELS; i++) {
         s->name_at[i] = s->names.len;
         text_adds(&s->names, channels[i]);
     }
-    if (send_batch(s, "SUBSCRIBE", FIXED_CHANNELS) < 0) {
+    if (send_batch(s, "SUBSCRIBE", SUBSCRIBER_FIXED_CHANNELS) < 0) {
         redislink_reset(s->link, "no memory to subscribe");
         return;
     }
@@ -223,7 +222,7 @@ static void on_confirmed(struct subscriber *s, const redisReply *channel, bool i
             canary_on_subscribed(s->w->canary);
         return;
     }
-    struct user *u = is_subscribe && number > FIXED_CHANNELS ? user_of(s, channel) : NULL;
+    struct user *u = is_subscribe && number > SUBSCRIBER_FIXED_CHANNELS ? user_of(s, channel) : NULL;
     if (u && u->subscription == SUBSCRIPTION_SENT && u->sub_seq == number) {
         u->subscription = SUBSCRIPTION_CONFIRMED;
         session_on_subscribed(s->w, u);

@@ -15,6 +15,9 @@
 #include "workers/context.h"
 #include "workers/hub.h"
 
+/* Channels beside the users': broadcasts, probes, questions, answers. */
+#define SUBSCRIBER_FIXED_CHANNELS 4
+
 /* Starts connecting. NULL without memory only: Redis away is not an error. */
 struct subscriber *subscriber_new(struct worker *w);
 void subscriber_free(struct subscriber *s);

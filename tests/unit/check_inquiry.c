@@ -146,8 +146,8 @@ START_TEST(an_answer_cut_short_anywhere_is_none)
 END_TEST
 
 #define RECORD(fate) \
-    "{\"worker\":1,\"fate\":\"" fate "\",\"at_us\":5,\"serial\":\"f\",\"position\":1,\"detail\":2," \
-    "\"end\":\"waiting\",\"end_us\":0}"
+    "{\"worker\":1,\"fate\":\"" fate "\",\"at_us\":5,\"serial\":\"f\",\"position\":1," \
+    "\"detail\":2,\"end\":\"waiting\",\"end_us\":0}"
 #define ANSWER \
     "{\"v\":1,\"instance\":\"ab\",\"request\":\"1\",\"links\":1,\"trace_size\":2,\"records\":["
 

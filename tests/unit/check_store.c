@@ -245,7 +245,7 @@ START_TEST(a_broadcast_is_published)
     struct emit_command c;
     is_up();
     unit_worker.subscriber = subscriber_new(&unit_worker);
-    unit_run_until(counter(CTR_redis_subscriptions) == 2);
+    unit_run_until(counter(CTR_redis_subscriptions) == SUBSCRIBER_FIXED_CHANNELS);
     emit_prepare_broadcast(&c, &unit_worker.emit_rules, "SYSTEM_ALERT", text("{}"));
     one_answer(store_emit(store, &c, on_done, &got));
     emit_command_free(&c);
@@ -261,7 +261,7 @@ START_TEST(marks_are_kept_with_an_expiry_told_and_taken_out_again)
     is_up();
     unit_worker.subscriber = subscriber_new(&unit_worker);
     subscriber_want(unit_worker.subscriber, hub_join(unit_worker.hub, &d, "u", 1));
-    unit_run_until(counter(CTR_redis_subscriptions) == 3);
+    unit_run_until(counter(CTR_redis_subscriptions) == SUBSCRIBER_FIXED_CHANNELS + 1);
     one_answer(store_numsub(store, "u", on_done, &got));
     ck_assert_int_eq(got.value, 1);
     one_answer(store_mark_read(store, "u", ids, 3, text("{}"), on_done, &got));

@@ -13,7 +13,7 @@
 #include "workers/subscriber.h"
 
 #define MANY 3000
-#define FIXED 4 /* broadcasts, probes, questions, answers */
+#define FIXED SUBSCRIBER_FIXED_CHANNELS
 
 static struct redis_server server;
 static unsigned confirmed, messages, broadcasts, losses, probes_ready;
@@ -216,7 +216,8 @@ START_TEST(a_user_who_leaves_and_comes_back_is_confirmed_by_its_own_confirmation
     ck_assert_int_eq(alice.user->subscription, SUBSCRIPTION_WANTED);
     unit_run_until(alice.user->subscription == SUBSCRIPTION_CONFIRMED);
     ck_assert_uint_eq(confirmed, 2);
-    ck_assert_uint_eq(subscriptions_then, FIXED + 2); /* with bob: not the answer to the first SUBSCRIBE */
+    /* With bob: not the answer to the first SUBSCRIBE. */
+    ck_assert_uint_eq(subscriptions_then, FIXED + 2);
     ck_assert_int_eq(redis_int(&server, "PUBLISH ws:user:alice x"), 1);
     unit_run_until(messages == 1);
 }
