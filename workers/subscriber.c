@@ -165,8 +165,8 @@ static void want_again(void *data, struct user *u)
 static void on_up(void *data)
 {
     struct subscriber *s = data;
-    const char *channels[SUBSCRIBER_FIXED_CHANNELS] = {s->w->start->keys->broadcast_channel, s->probe_channel,
-                                            INQUIRY_CHANNEL, s->answer_channel};
+    const char *channels[SUBSCRIBER_FIXED_CHANNELS] = {
+        s->w->start->keys->broadcast_channel, s->probe_channel, INQUIRY_CHANNEL, s->answer_channel};
     s->sent = s->confirmed = 0;
     begin_batch(s);
     for (size_t i = 0; i < SUBSCRIBER_FIXED_CHANNELS; i++) {
@@ -222,7 +222,8 @@ static void on_confirmed(struct subscriber *s, const redisReply *channel, bool i
             canary_on_subscribed(s->w->canary);
         return;
     }
-    struct user *u = is_subscribe && number > SUBSCRIBER_FIXED_CHANNELS ? user_of(s, channel) : NULL;
+    bool is_users = is_subscribe && number > SUBSCRIBER_FIXED_CHANNELS;
+    struct user *u = is_users ? user_of(s, channel) : NULL;
     if (u && u->subscription == SUBSCRIPTION_SENT && u->sub_seq == number) {
         u->subscription = SUBSCRIPTION_CONFIRMED;
         session_on_subscribed(s->w, u);
