@@ -84,6 +84,23 @@ void trace_set_time(int64_t wall_us)
     now_us = wall_us;
 }
 
+/* Detail, fate and end are one word: it is written last, and read first. */
+static void store_last(struct trace_record *to, uint32_t detail, uint32_t fate, uint32_t end)
+{
+    const struct {
+        uint32_t detail;
+        uint16_t fate, end;
+    } last = {detail, (uint16_t)fate, (uint16_t)end};
+    uint64_t word;
+    _Static_assert(sizeof(last) == sizeof(word) &&
+                       offsetof(struct trace_record, detail) % sizeof(word) == 0 &&
+                       offsetof(struct trace_record, end) -
+                               offsetof(struct trace_record, detail) == 6,
+                   "the last word of a record");
+    memcpy(&word, &last, sizeof(word));
+    __atomic_store_n(&((uint64_t *)(void *)to)[WORDS - 1], word, __ATOMIC_RELEASE);
+}
+
 /*
  * Word by word, so that a reader that comes in between reads an old or a new word, and nothing the
  * language leaves undefined. H.-J. Boehm, "Can seqlocks get along with programming language memory
@@ -91,11 +108,13 @@ void trace_set_time(int64_t wall_us)
  */
 static void store_words(struct trace_record *to, const struct trace_record *from)
 {
-    uint64_t words[WORDS], *at = (uint64_t *)(void *)to;
-    memcpy(words, from, sizeof(words));
-    for (size_t i = 1; i < WORDS; i++) /* without the number */
-        __atomic_store_n(&at[i], words[i], __ATOMIC_RELAXED);
     __atomic_store_n(&to->at_us, now_us, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->id_hash, from->id_hash, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->user_hash, from->user_hash, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->serial, from->serial, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->position, from->position, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->end_us, from->end_us, __ATOMIC_RELAXED);
+    store_last(to, from->detail, from->fate, from->end);
 }
 
 trace_ticket trace_add(const struct trace_record *r)
@@ -123,15 +142,6 @@ static struct trace_record *find_ticket(trace_ticket ticket)
     return &ring->records[(ring->count - age - 1) & ring->mask];
 }
 
-/* The last word holds fate and end together: it is written last, and read first. */
-static void store_last(struct trace_record *r, enum trace_fate fate, enum trace_end end)
-{
-    struct trace_record copy = {.detail = r->detail, .fate = (uint16_t)fate, .end = (uint16_t)end};
-    uint64_t words[WORDS], *at = (uint64_t *)(void *)r;
-    memcpy(words, &copy, sizeof(words));
-    __atomic_store_n(&at[WORDS - 1], words[WORDS - 1], __ATOMIC_RELEASE);
-}
-
 void trace_finish(trace_ticket ticket, enum trace_end end, uint64_t position)
 {
     struct trace_record *r = find_ticket(ticket);
@@ -139,7 +149,7 @@ void trace_finish(trace_ticket ticket, enum trace_end end, uint64_t position)
         return;
     __atomic_store_n(&r->position, position, __ATOMIC_RELAXED);
     __atomic_store_n(&r->end_us, now_us, __ATOMIC_RELAXED);
-    store_last(r, r->fate, end);
+    store_last(r, r->detail, r->fate, end);
 }
 
 void trace_relabel(uint64_t id_hash, uint64_t serial, enum trace_fate from, enum trace_fate to)
@@ -149,7 +159,7 @@ void trace_relabel(uint64_t id_hash, uint64_t serial, enum trace_fate from, enum
         return;
     struct trace_record *r = &ring->records[(ring->count - 1) & ring->mask];
     if (r->fate == from && r->id_hash == id_hash && r->serial == serial)
-        store_last(r, to, r->end);
+        store_last(r, r->detail, to, r->end);
 }
 
 /* ---- reading ---- */

@@ -3,8 +3,8 @@
  *
  * One line wherever something happens; all of them do nothing while the trace is off (trace-size =
  * 0), none makes a system call but fate_closed and fate_acked_bytes. What the records mean stands
- * in shared/trace.def. Of a broadcast only what is no plain delivery is recorded for single devices:
- * filtered, dropped, or queued where the socket is full.
+ * in shared/trace.def. Of a broadcast only what is no plain delivery is recorded for single
+ * devices: filtered, dropped, or queued where the socket is full.
  */
 #ifndef BELFRY_WORKERS_FATE_H
 #define BELFRY_WORKERS_FATE_H

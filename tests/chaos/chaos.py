@@ -39,7 +39,7 @@ class Run:
         self.swell = 10 if options.slow else 1  # of the texts
         self.rate = options.rate
         self.crossing = options.producers > 1
-        self.fresh = 0.02
+        self.fresh = options.fresh
         # Retries and faults of Redis may make the list hold a message twice.
         self.ahead = HISTORY * 6 // 10 // options.producers
         self.ledger = Ledger()
@@ -269,6 +269,8 @@ def parse(arguments):
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--rate", type=float, default=8, help="messages a second of one producer")
     p.add_argument("--every", type=float, default=0.8, help="seconds between faults, on average")
+    p.add_argument("--fresh", type=float, default=0.02,
+                   help="how likely a device that comes back has forgotten everything")
     p.add_argument("--faults", default="all", help="comma-separated; of: " + " ".join(WEIGHTS))
     p.add_argument("--slow", action="store_true",
                    help="large messages, small buffers, long stalls: the limits for slow readers")

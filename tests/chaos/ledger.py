@@ -60,6 +60,8 @@ class Record:
         self.first = {}                 # producer -> n
         self.highest = {}
         self.told = {}                  # producer -> up to which n it was told of a gap
+        self.before = {producer: len(stream) - 1 for (of, producer), stream
+                       in ledger.streams.items() if of == user}
         self.trace = collections.deque(maxlen=TRACE)
 
     def note(self, text):
@@ -128,10 +130,11 @@ class Record:
                         yield sent
 
     def lag(self, producer):
-        """How many of a producer's messages it is behind; 0 while it has none."""
+        """How many of a producer's messages it is behind; those from before its time do not
+        count."""
         stream = self.ledger.streams[self.user, producer]
-        highest = self.highest.get(producer)
-        return 0 if highest is None or self.is_retired else len(stream) - 1 - highest
+        highest = self.highest.get(producer, self.before.get(producer, -1))
+        return 0 if self.is_retired else len(stream) - 1 - highest
 
 
 class Ledger:
@@ -183,6 +186,9 @@ class Ledger:
 
     def _describe(self, kind, record, text):
         if len(self.problems) >= PROBLEMS:
+            return
+        if kind == "lost":  # long ago; the gap has been described when it was seen
+            self.problems.append("LOST at %s: %s" % (record.name, text))
             return
         lines = ["%s %s: %s" % (clock(), kind.upper(), text)]
         if record is not None:
