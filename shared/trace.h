@@ -79,7 +79,7 @@ static inline bool trace_is_on(void)
 /* The wall clock of what is recorded from now on: set once in a turn. */
 void trace_set_time(int64_t wall_us);
 
-/* Which record a message in a queue belongs to: short enough for a bit field of 30 bits; 0: none. */
+/* Which record a message in a queue belongs to: fits a bit field of 30 bits; 0: none. */
 typedef uint32_t trace_ticket;
 #define TRACE_TICKET_BITS 30
 

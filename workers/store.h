@@ -76,7 +76,7 @@ struct store_call *store_info(struct store *s, store_text_fn *fn, void *data);
 struct store_call *store_publish(struct store *s, const char *channel, struct text_span text,
                                  store_done_fn *fn, void *data);
 /* SET of the channel's name with a life of ttl_ms and PUBLISH to it, in one script: only a Redis
- * that takes writes answers without an error (-EROFS: a demoted primary; its PUBLISH would work). */
+ * that takes writes answers without an error. -EROFS: a demoted primary, whose PUBLISH works on. */
 struct store_call *store_probe(struct store *s, const char *channel, struct text_span text,
                                int64_t ttl_ms, store_done_fn *fn, void *data);
 /* The link is to the wrong server: close, and connect anew with the name looked up again. */
