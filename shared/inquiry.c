@@ -199,7 +199,8 @@ void inquiry_write_answer(struct text_buf *out, const struct inquiry_message *m,
     text_addf(out, "{\"v\":%d,\"instance\":\"%s\",\"request\":\"%llx\",\"links\":%u", LAYOUT,
               instance, (unsigned long long)q->number, q->links);
     text_addf(out, ",\"trace_size\":%u,\"cut\":%s,\"last\":%s,\"records\":[", q->trace_size,
-              q->flags & INQUIRY_CUT ? "true" : "false", q->flags & INQUIRY_LAST ? "true" : "false");
+              q->flags & INQUIRY_CUT ? "true" : "false",
+              q->flags & INQUIRY_LAST ? "true" : "false");
     for (uint32_t i = 0; i < q->count; i++) {
         if (i)
             text_addc(out, ',');

@@ -84,9 +84,9 @@ struct options_command {
     bool help;
     bool version;
     struct text_list rest; /* words that are not options, in order */
-    /* Set before options_load: errors in the file are reported all the same, but what they spoil keeps
-     * its default and the load succeeds. For belfryctl's questions to a running server, whose file may
-     * be the very thing that is wrong. */
+    /* Set before options_load: errors in the file are reported all the same, but what they spoil
+     * keeps its default and the load succeeds. For belfryctl's questions to a running server, whose
+     * file may be the very thing that is wrong. */
     bool is_tolerant;
 };
 
