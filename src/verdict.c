@@ -178,6 +178,8 @@ static enum verdict_outcome judge_sent(const struct verdict_device *d)
     case TRACE_ENDS:
         break;
     }
+    if (d->has_died) /* perhaps between writing it and saying so */
+        return VERDICT_UNSURE;
     return d->closed_us ? VERDICT_LOST : VERDICT_WAITING;
 }
 
@@ -287,7 +289,7 @@ const char *verdict_word(enum verdict_outcome outcome)
 {
     static const char *const words[VERDICTS] = {
         "unknown",   "delivered", "broadcast", "waiting", "held",    "filtered",
-        "conflated", "dropped",   "lagging",   "lost",    "closing", "unheard", "later",
+        "conflated", "dropped",   "lagging",   "lost",    "unsure",  "closing", "unheard", "later",
     };
     return outcome < VERDICTS ? words[outcome] : "unknown";
 }
@@ -419,6 +421,10 @@ static void add_outcome(const struct verdict *v, const struct verdict_device *d,
         break;
     case VERDICT_LOST:
         add_sent(d, ", not written: ", now_us, out);
+        add_end_of_connection(d, now_us, out);
+        break;
+    case VERDICT_UNSURE:
+        add_sent(d, ", not known whether it was written: ", now_us, out);
         add_end_of_connection(d, now_us, out);
         break;
     case VERDICT_CLOSING:

@@ -31,6 +31,7 @@ enum verdict_outcome {
     VERDICT_DROPPED,   /* it was too slow */
     VERDICT_LAGGING,   /* it is too slow now, or was when it left; the list is to help */
     VERDICT_LOST,      /* queued, and the connection ended */
+    VERDICT_UNSURE,    /* queued, and its worker ended before it could say more */
     VERDICT_CLOSING,   /* not queued: it was being closed */
     VERDICT_UNHEARD,   /* its worker's link to Redis was down */
     VERDICT_LATER,     /* connected after the message, and was not replayed it */

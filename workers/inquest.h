@@ -14,7 +14,7 @@
 
 #include "workers/context.h"
 
-#define INQUEST_RATE 10
+#define INQUEST_RATE 50
 
 struct inquest;
 

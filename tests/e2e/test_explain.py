@@ -180,6 +180,7 @@ async def test_replayed_to_a_device_that_resumed(redis, server, user):
     produce(redis, user, first)
     await a.next()
     await a.close()
+    await explained(server, user, first["id"], lambda x: x.device(a)["closed_at"])
     second = message(user=user)
     produce(redis, user, second)
     b = await Client.attach(server, user, query={"last_id": first["id"]})
@@ -309,8 +310,9 @@ async def test_a_slow_reader(redis, make_server, user):
     s.close()
 
 
-async def test_conflated(redis, make_server, user):
-    server = make_server(workers="1", send_buffer_limit="64k")
+async def test_conflated(make_redis, make_server, user):
+    redis = make_redis()
+    server = make_server(redis, workers="1", send_buffer_limit="64k")
     s = stalled(server, user)
 
     def waiting():
@@ -318,7 +320,7 @@ async def test_conflated(redis, make_server, user):
         return sum(r["detail"] for r in records if r["fate"] == "open")
 
     for _ in range(3000):  # between half the limit and the limit messages conflate
-        publish(redis, user, message(user=user, payload={"x": "y" * 6000}))
+        publish(redis, user, message(user=user, payload={"x": "y" * 20000}))
         if waiting() > 36000:
             break
     old, new = (message("BALANCE_UPDATE", user, {"account_id": "a"}) for _ in range(2))
@@ -433,6 +435,7 @@ async def test_a_worker_that_was_killed(make_redis, make_server, user):
     body = message(user=user)
     produce(redis, user, body)
     await a.next()
+    await explained(server, user, body["id"], lambda x: x.device(a)["tcp_acknowledged"])
     os.kill(server.worker_pids()[0], signal.SIGKILL)
     await asyncio.to_thread(server.wait_status, lambda s: s["restarts"] == 1 and all(
         w["state"] == "ready" for w in s["workers"]), "the worker is back")
@@ -557,7 +560,10 @@ async def test_nonsense_on_the_request_channels_does_no_harm(redis, server, user
     await a.close()
 
 
-async def test_a_question_is_answered_as_the_manual_says_and_not_too_often(redis, server, user):
+async def test_a_question_is_answered_as_the_manual_says_and_not_too_often(make_redis, make_server,
+                                                                           user):
+    redis = make_redis()
+    server = make_server(redis)
     a = await Client.attach(server, user)
     body = message(user=user)
     produce(redis, user, body)
@@ -569,7 +575,7 @@ async def test_a_question_is_answered_as_the_manual_says_and_not_too_often(redis
         "subscribed")
     question = {"v": 1, "ask": "explain", "instance": "somebody", "worker": 7, "request": "ab12",
                 "user": user, "id": body["id"]}
-    for _ in range(100):
+    for _ in range(500):
         redis.client.publish("belfry:request", json.dumps(question))
     answer = json.loads((await eventually_async(lambda: heard.get_message(), "answered"))["data"])
     assert answer["request"] == "ab12" and answer["instance"] == server.status()["instance_id"]
@@ -579,7 +585,7 @@ async def test_a_question_is_answered_as_the_manual_says_and_not_too_often(redis
     more = 0
     while heard.get_message():
         more += 1
-    assert more <= 30, "of a hundred questions at once few are answered"
+    assert more <= 150, "of many questions at once not all are answered"
     assert eventually(lambda: server.status(), "still there")
     heard.close()
     await a.close()
