@@ -218,12 +218,15 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
     struct merge_result result = {0};
     size_t at = position_in(list, order, order_count, position);
     size_t from = at == NONE ? replay_from(list, order, order_count, position) : 0;
+    size_t all_from = order_count; /* what came since the device asked leaves no hole behind it */
+    for (size_t k = 0; at == NONE && k < order_count && all_from == order_count; k++)
+        if (has(held, held_count, list[order[k]].id_hash) || is_news(position, &list[order[k]]))
+            all_from = k;
     for (size_t k = at == NONE ? 0 : at + 1; k < order_count; k++) {
         const struct merge_entry *e = &list[order[k]];
         if (is_seen(position, e->id_hash))
             continue;
-        if (at != NONE || (k >= from && is_young(e, position)) || is_news(position, e) ||
-            has(held, held_count, e->id_hash))
+        if (at != NONE || k >= all_from || (k >= from && is_young(e, position)))
             missed[result.missed_count++] = order[k];
     }
     result.held_count =

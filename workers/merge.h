@@ -73,7 +73,8 @@ size_t merge_order(const struct merge_entry *list, size_t count, uint32_t *order
  *                             oldest seen entry; never what is seen
  *   no last_id, acked is      everything newer than acked, but what is seen
  *   otherwise                 the newest replay_limit of the entries younger than the window
- *                             (unknown timestamps are), but what is seen; and whatever was held
+ *                             (unknown timestamps are); and from the oldest on that was held, or
+ *                             that known does not know, everything; but what is seen
  *
  * is_recovered is false only when a last_id is given that the list does not have. Writes to
  * held_out (room for held_count) indexes into held to send after these, in order: those that are

@@ -297,8 +297,9 @@ class Device:
             if self.run.is_over:
                 break
             await asyncio.sleep(self.wait_s(failures))
+            is_fresh = self.random.random() < self.run.fresh
             # A device that has nothing yet is new anyway.
-            if self.recent and not self.run.enough.is_set() and self.random.random() < self.run.fresh:
+            if is_fresh and self.recent and not self.run.enough.is_set():
                 self.record.is_retired = True
                 self.run.counts["devices set up anew"] += 1
                 self.begin_life()

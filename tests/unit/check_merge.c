@@ -114,8 +114,9 @@ static bool oracle_sends(const struct merge_entry *list, const struct sent *orde
         at = rank_of(list, order, p->acked);
     if (at >= 0)
         return (long)k > at;
-    if (among(held, held_count, id))
-        return true;
+    for (size_t j = 0; j <= k; j++)
+        if (among(held, held_count, list[order->index[j]].id_hash))
+            return true; /* what was held leaves no hole behind it */
     int64_t time = list[order->index[k]].timestamp_us;
     size_t younger_behind = 0;
     for (size_t j = k + 1; j < order->count; j++) {
@@ -267,6 +268,27 @@ END_TEST
 
 /* ---- repair ---- */
 
+/* A hole between these would stand behind the last_id that the device gives next time. */
+START_TEST(what_was_held_leaves_no_hole_before_the_newest_entries)
+{
+    struct merge_entry list[50];
+    uint32_t order[50], scratch[100], missed[50], held_out[6];
+    uint64_t held[6];
+    for (size_t i = 0; i < 50; i++) /* the head is the newest */
+        list[i] = (struct merge_entry){
+            .id_hash = 50 - i, .timestamp_us = NOW, .is_valid = true, .has_id = true};
+    for (size_t i = 0; i < 6; i++)
+        held[i] = 6 + i;
+    struct merge_position p = {.now_us = NOW, .replay_window_us = SECOND, .replay_limit = 20};
+    size_t n = merge_order(list, 50, order, scratch);
+    struct merge_result r = merge_attach(list, order, n, &p, held, 6, missed, held_out);
+    ck_assert_uint_eq(r.missed_count, 45);
+    for (size_t i = 0; i < r.missed_count; i++)
+        ck_assert_uint_eq(list[missed[i]].id_hash, 6 + i);
+    ck_assert_uint_eq(r.held_count, 0);
+}
+END_TEST
+
 static bool is_known(const void *data, uint64_t id)
 {
     return *(const unsigned *)data & (1U << id);
@@ -395,6 +417,7 @@ int main(void)
     tcase_add_test(t, a_list_that_a_janitor_reversed_goes_by_timestamp);
     tcase_add_test(t, clocks_two_seconds_apart_do_not_change_the_order);
     tcase_add_test(t, a_long_list_with_equal_times_keeps_its_positions_when_sorted);
+    tcase_add_test(t, what_was_held_leaves_no_hole_before_the_newest_entries);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
