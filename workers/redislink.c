@@ -138,8 +138,10 @@ static void go_down(struct redislink *l, const char *reason)
     int64_t bound = REDISLINK_BACKOFF_MIN_MS;
     for (unsigned i = 0; i < l->attempts && bound < REDISLINK_BACKOFF_MAX_MS; i++)
         bound *= 2;
-    if (bound > REDISLINK_BACKOFF_MAX_MS)
-        bound = REDISLINK_BACKOFF_MAX_MS;
+    /* A server that let us in is there: it is asked again soon, however short the link lived. */
+    int64_t max = was_up ? REDISLINK_BACKOFF_LOST_MS : REDISLINK_BACKOFF_MAX_MS;
+    if (bound > max)
+        bound = max;
     l->attempts++;
     int64_t wait_ms = 1 + (int64_t)(next_random(l) % (uint64_t)bound);
     tell_down(l, was_up, why, wait_ms);

@@ -23,6 +23,7 @@
 
 #define REDISLINK_BACKOFF_MIN_MS 50
 #define REDISLINK_BACKOFF_MAX_MS 5000
+#define REDISLINK_BACKOFF_LOST_MS 1000 /* of the first attempt after a link that was up */
 #define REDISLINK_STABLE_MS 10000 /* a link that lived as long starts again with the shortest */
 #define REDISLINK_REPLIES_A_TURN 512
 #define REDISLINK_READ_BYTES_A_TURN (4U << 20)

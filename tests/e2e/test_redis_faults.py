@@ -196,7 +196,7 @@ async def test_a_demoted_primary_is_noticed_though_it_answers(make_redis, make_s
         assert server.http("GET", "/ws/health?live").status == 200
         redis.client.execute_command("REPLICAOF", "NO", "ONE")
         store(redis, user, one := message(user=user))
-        assert (await c.next(10))["id"] == one["id"]
+        assert (await c.next(20))["id"] == one["id"]
         server.wait_healthy()
         produce(redis, user, two := message(user=user))
         assert (await c.next())["id"] == two["id"]
