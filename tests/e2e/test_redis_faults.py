@@ -195,7 +195,7 @@ async def test_a_demoted_primary_is_noticed_though_it_answers(make_redis, make_s
         assert time.monotonic() - began <= 3 * INTERVAL_S + 0.4
         assert server.http("GET", "/ws/health?live").status == 200
         redis.client.execute_command("REPLICAOF", "NO", "ONE")
-        store(redis, user, one := message(user=user))
+        produce(redis, user, one := message(user=user))
         assert (await c.next(20))["id"] == one["id"]
         server.wait_healthy()
         produce(redis, user, two := message(user=user))
