@@ -19,8 +19,22 @@ struct scan {
     struct text_span key;             /* of the member being read, at depth 1 */
     const unsigned char *value_start; /* of the value being read, at depth 1 */
     unsigned depth;
-    unsigned char open[JSON_MAX_DEPTH]; /* '{' or '[' */
+    uint64_t objects[JSON_MAX_DEPTH / 64]; /* bit of each depth: what is open there is an object */
 };
+
+static bool is_object(const struct scan *s, unsigned depth)
+{
+    return s->objects[depth / 64] >> depth % 64 & 1;
+}
+
+static void set_open(struct scan *s, unsigned depth, bool object)
+{
+    uint64_t bit = UINT64_C(1) << depth % 64;
+    uint64_t *word = &s->objects[depth / 64];
+    if (depth % 64 == 0)
+        *word = 0; /* the deeper ones of it are set before they are looked at */
+    *word = object ? *word | bit : *word & ~bit;
+}
 
 enum expect { EXPECT_VALUE, EXPECT_VALUE_OR_END, EXPECT_KEY, EXPECT_KEY_OR_END, EXPECT_AFTER };
 
@@ -206,9 +220,9 @@ static void value_ended(struct scan *s)
     if (s->depth != 1)
         return;
     struct text_span value = {(const char *)s->value_start, (size_t)(s->at - s->value_start)};
-    if (s->open[0] == '{' && s->on_member)
+    if (is_object(s, 0) && s->on_member)
         s->on_member(s->data, s->key, value);
-    else if (s->open[0] == '[' && s->on_element)
+    else if (!is_object(s, 0) && s->on_element)
         s->on_element(s->data, value);
 }
 
@@ -219,7 +233,7 @@ static enum json_result step_value(struct scan *s, enum expect *next)
     if (*s->at == '{' || *s->at == '[') {
         if (s->depth == JSON_MAX_DEPTH)
             return JSON_TOO_DEEP;
-        s->open[s->depth++] = *s->at;
+        set_open(s, s->depth++, *s->at == '{');
         *next = *s->at == '{' ? EXPECT_KEY_OR_END : EXPECT_VALUE_OR_END;
         s->at++;
         return JSON_OK;
@@ -263,7 +277,7 @@ static enum json_result step_after(struct scan *s, enum expect *next)
 {
     if (s->depth == 0)
         return misfit(s); /* bytes behind the document */
-    bool in_object = s->open[s->depth - 1] == '{';
+    bool in_object = is_object(s, s->depth - 1);
     if (*s->at == ',') {
         s->at++;
         *next = in_object ? EXPECT_KEY : EXPECT_VALUE;

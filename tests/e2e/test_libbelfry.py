@@ -215,7 +215,7 @@ def test_flags_choose_what_is_written(library, redis, user):
     ("a", "", "{}", "type"),
     ("a", "X", "[]", "object"),
     ("a", "X", "{", "JSON"),
-    ("a", "X", '{"a":' * 200 + "1" + "}" * 200, "deep"),
+    ("a", "X", '{"a":' * 1100 + "1" + "}" * 1100, "deep"),
     ("a", "TRANSACTION_DELETED", "{}", "id"),
     ("a", "TRANSACTION_DELETED", '{"id":1}', "id"),
 ], ids=["no-user", "newline", "long-user", "no-type", "array", "no-json", "deep", "missing",

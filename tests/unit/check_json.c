@@ -272,6 +272,26 @@ START_TEST(depth_is_bounded_at_its_number)
 }
 END_TEST
 
+/* Objects and arrays by turns, so that neighbours differ on both sides of each limit of a word. */
+START_TEST(each_level_is_closed_by_its_own_kind)
+{
+    enum { DEPTH = 1000 };
+    char text[DEPTH * 8];
+    size_t n = 0, closers;
+    for (int i = 0; i < DEPTH; i++)
+        n += (size_t)sprintf(text + n, "%s", i % 2 ? "[" : "{\"a\":");
+    closers = n;
+    for (int i = DEPTH - 1; i >= 0; i--)
+        text[n++] = i % 2 ? ']' : '}';
+    ck_assert_int_eq(scan(text, n), JSON_OK);
+    for (size_t at = closers; at < n; at++) {
+        text[at] ^= '}' ^ ']';
+        ck_assert_int_eq(scan(text, n), JSON_INVALID);
+        text[at] ^= '}' ^ ']';
+    }
+}
+END_TEST
+
 START_TEST(no_corruption_of_a_single_byte_is_read_out_of_bounds)
 {
     for (size_t i = 0; i < sizeof(accepted) / sizeof(accepted[0]); i++) {
@@ -419,6 +439,7 @@ int main(void)
     tcase_add_test(tc, bytes_that_are_not_utf8_are_told_from_what_is_not_json);
     tcase_add_test(tc, control_characters_are_found_at_every_place_of_a_string);
     tcase_add_test(tc, depth_is_bounded_at_its_number);
+    tcase_add_test(tc, each_level_is_closed_by_its_own_kind);
     tcase_add_test(tc, no_corruption_of_a_single_byte_is_read_out_of_bounds);
     tcase_add_test(tc, members_of_the_top_level_are_reported_in_order_as_they_stand);
     tcase_add_test(tc, the_last_member_of_a_name_is_found_however_it_is_spelled);

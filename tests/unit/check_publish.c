@@ -338,7 +338,7 @@ END_TEST
 START_TEST(a_payload_too_deep_to_be_relayed_is_refused)
 {
     struct belfry *b = open_handle();
-    char text[1024];
+    char text[JSON_MAX_DEPTH * 2 + 16];
     for (int depth = JSON_MAX_DEPTH - 1; depth <= JSON_MAX_DEPTH; depth++) {
         int n = sprintf(text, "{\"a\":");
         memset(text + n, '[', (size_t)depth - 1);
