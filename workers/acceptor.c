@@ -66,8 +66,8 @@ static void turn_away(struct acceptor *a, struct port *p)
     close(a->reserve);
     int fd = accept4(p->io.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        router_error_response(&response, 503, "Too many connections", "", "Retry-After: 5\r\n",
-                              false, false);
+        router_error_response(a->worker, &response, 503, "Too many connections", NULL,
+                              "Retry-After: 5\r\n", false, false);
         if (response.data && !response.failed && !p->listener->is_tls)
             send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
         text_buf_free(&response);

@@ -184,13 +184,14 @@ static int enter_address(struct worker *w, const struct sockaddr *peer, uint64_t
 }
 
 /* Best effort: a fresh socket takes this much. */
-static void refuse_address(int fd, const struct worker_listener *listener)
+static void refuse_address(const struct worker *w, int fd,
+                           const struct worker_listener *listener)
 {
     struct text_buf response = {0};
     counters_inc(CTR_address_limit_refusals);
     if (listener->is_tls)
         return;
-    router_error_response(&response, 429, "Too many connections from this address", "",
+    router_error_response(w, &response, 429, "Too many connections from this address", NULL,
                           "Retry-After: 5\r\n", false, false);
     if (response.data && !response.failed)
         send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -233,7 +234,7 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
     uint64_t hash;
     int error = enter_address(w, peer, &hash);
     if (error) {
-        refuse_address(fd, listener);
+        refuse_address(w, fd, listener);
         close(fd);
         return error;
     }

@@ -223,7 +223,7 @@ static void refuse(struct conn *c, const struct http *h, const struct refusal *r
     char id[CONN_ID_BYTES];
     bool keep_alive = http_keep_alive(h) && !r->ends_connection;
     text_add_escaped(&path, raw.ptr, raw.len, 128);
-    router_error_response(&response, r->status, r->message, path.data ? path.data : "", r->extra,
+    router_error_response(c->worker, &response, r->status, r->message, path.data, r->extra,
                           keep_alive, strcmp(http_method(h), "HEAD") == 0);
     log_info("handshake-refused", "conn", conn_id(c, id), "status", LOG_INT(r->status), "reason",
              r->message);

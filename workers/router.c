@@ -170,13 +170,14 @@ void reply_error(struct reply *r, int status, const char *message, const char *e
     text_buf_free(&body);
 }
 
-void router_error_response(struct text_buf *out, int status, const char *message, const char *path,
-                           const char *extra, bool keep_alive, bool head_only)
+void router_error_response(const struct worker *w, struct text_buf *out, int status,
+                           const char *message, const char *path, const char *extra,
+                           bool keep_alive, bool head_only)
 {
     char id[UUID7_TEXT_BYTES];
     struct text_buf headers = {0}, body = {0};
     uuid7_make(id);
-    error_body(&body, status, message, path ? path : "", id, true);
+    error_body(&body, status, message, path ? path : "", id, w->style.with_zone);
     text_addf(&headers, "X-Request-ID: %s\r\n%s", id, extra ? extra : "");
     if (headers.failed || body.failed)
         out->failed = true;
@@ -190,7 +191,8 @@ void router_error_response(struct text_buf *out, int status, const char *message
 void router_refuse(struct conn *c, int status)
 {
     struct text_buf response = {0};
-    router_error_response(&response, status, http_status_text(status), NULL, NULL, false, false);
+    router_error_response(c->worker, &response, status, http_status_text(status), NULL, NULL, false,
+                          false);
     if (response.failed)
         conn_drop(c, CLOSE_INTERNAL);
     else

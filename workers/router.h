@@ -53,7 +53,8 @@ void reply_json(struct reply *r, int status, struct text_buf *body);
  * "detail"}; extra: header lines or NULL. */
 void reply_error(struct reply *r, int status, const char *message, const char *extra);
 /* The same body for refusals of the handshake. path may be NULL. */
-void router_error_response(struct text_buf *out, int status, const char *message, const char *path,
-                           const char *extra, bool keep_alive, bool head_only);
+void router_error_response(const struct worker *w, struct text_buf *out, int status,
+                           const char *message, const char *path, const char *extra,
+                           bool keep_alive, bool head_only);
 
 #endif

@@ -1,5 +1,6 @@
 """GET /ws: what is accepted, what is refused, and how (contract: GET /ws; RFC 6455, section 4)."""
 
+import re
 import socket
 import time
 
@@ -100,6 +101,9 @@ async def test_the_profile_has_an_alias_path_and_writes_lower_case_and_naive_tim
         sync = await c.next()
         assert sync["type"] == "full_sync"
         assert not sync["timestamp"].endswith("Z") and "+" not in sync["timestamp"]
+    for refusal in (upgrade(server, version=8), server.http("GET", "/nowhere"),
+                    ask(server, b"GARBAGE\r\n\r\n")):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+", refusal.json["timestamp"])
 
 
 async def test_the_alias_path_is_unknown_without_the_profile(server, user):
