@@ -219,7 +219,7 @@ static int get_token(struct listener *l)
     const char *file = ctl_value(l->c, "token-file");
     int result = CTL_DONE;
     if (!!user + !!token + !!file != 1) {
-        ctl_say("listen: one of --user, --token, --token-file is needed");
+        ctl_say("listen: just one of --user, --token, --token-file is needed");
         return CTL_USAGE;
     }
     if (user && ctl_check_user(user) != 0)
