@@ -18,8 +18,8 @@
 
 #include "shared/text.h"
 
-/* A multiple of 64, for a level costs a bit. Parsers behind us give up near it: cJSON and Python's at
- * 1000. */
+/* A multiple of 64, for a level costs a bit. Parsers behind us give up near it: cJSON and Python's
+ * at 1000. */
 #define JSON_MAX_DEPTH 1024
 
 /* Two errors in one document: the one that comes first is told. JSON_NOT_OBJECT: well-formed to the

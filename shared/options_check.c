@@ -145,12 +145,19 @@ static void check_tokens(struct checker *c)
     /* With --dev a random secret is made at start. */
     bool has_secret = o->jwt_secret_file[0] || o->dev == CHOICE_YES;
     bool has_public = o->jwt_public_key_file[0];
-    if (hmac && !has_secret)
-        say(c, true, OPT_jwt_algorithms,
-            "there is no key to check HS tokens with: give jwt-secret-file");
-    if (public && !has_public)
-        say(c, true, OPT_jwt_algorithms,
-            "there is no key to check RS and ES tokens with: give jwt-public-key-file");
+    if (!(hmac && has_secret) && !(public && has_public)) {
+        const char *file = !public  ? "jwt-secret-file"
+                           : !hmac ? "jwt-public-key-file"
+                                   : "jwt-secret-file or jwt-public-key-file";
+        say(c, true, OPT_jwt_algorithms, "there is no key to check tokens with: give %s", file);
+    } else {
+        if (hmac && !has_secret)
+            say(c, false, OPT_jwt_algorithms,
+                "HS tokens will be refused: there is no jwt-secret-file");
+        if (public && !has_public)
+            say(c, false, OPT_jwt_algorithms,
+                "RS and ES tokens will be refused: there is no jwt-public-key-file");
+    }
     if (o->jwt_secret_file[0] && !hmac)
         say(c, false, OPT_jwt_secret_file, "not used: jwt-algorithms has no HS algorithm");
     if (o->jwt_public_key_file[0] && !public)

@@ -342,6 +342,16 @@ static int make_rules(const struct options *opt, struct token_keys **out, const 
     return 0;
 }
 
+/* Of algorithms that lack their key nothing is accepted; options_check.c warns. */
+static void disallow(struct token_keys *k, bool hmac)
+{
+    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
+        if ((token_algorithms[i].kind == TOKEN_KEY_HMAC) == hmac)
+            k->allowed[i] = false;
+    if (hmac)
+        k->mint_with = NULL;
+}
+
 int token_keys_load(const struct options *opt, struct token_keys **out, char *why, size_t cap)
 {
     struct reason reason = {why, cap};
@@ -351,6 +361,10 @@ int token_keys_load(const struct options *opt, struct token_keys **out, char *wh
         return r;
     const char *secret_file = opt->jwt_secret_file ? opt->jwt_secret_file : "";
     const char *public_file = opt->jwt_public_key_file ? opt->jwt_public_key_file : "";
+    if (!*secret_file && *public_file && public_user(k))
+        disallow(k, true);
+    else if (!*public_file && *secret_file && k->mint_with)
+        disallow(k, false);
     if (k->mint_with)
         r = load_secret(k, secret_file, k->mint_with->name, &reason);
     if (r == 0 && public_user(k))
@@ -372,9 +386,7 @@ int token_keys_from_secret(const struct options *opt, const void *secret, size_t
     int r = make_rules(opt, &k, &reason);
     if (r < 0)
         return r;
-    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
-        if (token_algorithms[i].kind != TOKEN_KEY_HMAC)
-            k->allowed[i] = false;
+    disallow(k, false);
     r = k->mint_with && len > 0 ? set_secret(k, secret, len) : -EINVAL;
     if (r < 0) {
         token_keys_free(k);

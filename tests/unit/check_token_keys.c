@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "shared/token.h"
+#include "shared/token_priv.h"
 #include "tests/unit/token_maker.h"
 
 /* Keys take time to make: main makes them once, the tests' processes inherit them. */
@@ -239,14 +240,34 @@ START_TEST(public_keys_of_another_kind_are_refused)
     refuse("P-384", "ES384");
     set_algorithms("ES512");
     refuse("P-521", "ES512");
-    set_algorithms("HS256,ES256");
-    refuse("jwt-secret-file", "HS256");
     set_algorithms("ES256,PS256");
     refuse("jwt-algorithms", "PS256");
     set_algorithms("none");
     refuse("jwt-algorithms", "none");
     set_algorithms("");
     refuse("jwt-algorithms", "empty");
+}
+END_TEST
+
+/* options_check.c warns of these. */
+START_TEST(algorithms_without_a_key_of_their_own_are_not_accepted)
+{
+    set_algorithms("HS256,ES256");
+    refuse("jwt-secret-file", "HS256"); /* no key at all */
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    struct token_keys *k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
+        ck_assert_int_eq(k->allowed[i], strcmp(token_algorithms[i].name, "ES256") == 0);
+    ck_assert_ptr_null(k->mint_with);
+    token_keys_free(k);
+    opt.jwt_public_key_file = "";
+    opt.jwt_secret_file = write_file("secret", SECRET, strlen(SECRET));
+    k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
+        ck_assert_int_eq(k->allowed[i], strcmp(token_algorithms[i].name, "HS256") == 0);
+    token_keys_free(k);
 }
 END_TEST
 
@@ -423,6 +444,7 @@ int main(void)
     tcase_add_test(tc, a_secret_may_hold_any_bytes);
     tcase_add_test(tc, secret_files_that_cannot_be_meant_are_refused);
     tcase_add_test(tc, public_keys_of_another_kind_are_refused);
+    tcase_add_test(tc, algorithms_without_a_key_of_their_own_are_not_accepted);
     tcase_add_test(tc, keys_that_no_algorithm_uses_are_not_read);
     tcase_add_test(tc, tokens_made_by_pyjwt_are_verified);
     tcase_add_test(tc, tokens_made_here_are_verified_by_pyjwt);
