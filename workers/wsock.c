@@ -104,9 +104,6 @@ static void on_frame_start(wslay_event_context_ptr context,
     struct wsock *w = user_data;
     (void)context;
     w->is_control = wslay_is_ctrl_frame(arg->opcode);
-    /* wslay looks at single frames when it does not buffer. */
-    if (!w->is_control && arg->payload_length > w->pool->max_message_bytes - w->message.len)
-        fail(w, CLOSE_TOO_BIG);
 }
 
 static void on_frame_chunk(wslay_event_context_ptr context,
@@ -349,6 +346,9 @@ static int begin_frame(struct wsock *w)
         w->in_message = !is_final;
     int error = eat(w, w->head, w->head_len);
     w->head_len = 0;
+    /* wslay looks at single frames when it does not buffer, and at none before its first byte. */
+    if (!w->is_done && w->left > w->pool->max_message_bytes - w->message.len)
+        fail(w, CLOSE_TOO_BIG);
     return error;
 }
 

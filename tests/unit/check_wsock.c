@@ -335,12 +335,13 @@ END_TEST
 
 START_TEST(too_big_a_message_is_refused_before_it_is_collected)
 {
+    enum { HEADER = 2 + 8 + 4 }; /* eight more bytes of length, and the mask */
     static char payload[MAX_MESSAGE + 1];
     memset(payload, 'y', sizeof payload);
     add_frame_form(0x81, payload, MAX_MESSAGE + 1, 0);
-    feed(in.data, 20);
+    feed(in.data, HEADER);
     ck_assert_str_eq(told.data, "1009 ");
-    feed(in.data + 20, in.len - 20); /* the rest is ignored */
+    feed(in.data + HEADER, in.len - HEADER); /* the rest is ignored */
     ck_assert_str_eq(told.data, "1009 ");
 }
 END_TEST
