@@ -26,6 +26,7 @@ unit_tests = \
     tests/unit/check_keys \
     tests/unit/check_listeners \
     tests/unit/check_log \
+    tests/unit/check_marker \
     tests/unit/check_merge \
     tests/unit/check_message \
     tests/unit/check_notify \

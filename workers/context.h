@@ -22,6 +22,7 @@ struct canary;
 struct conns;
 struct hub;
 struct inquest;
+struct markers;
 struct sessions;
 struct store;
 struct subscriber;
@@ -42,6 +43,7 @@ struct worker {
     struct subscriber *subscriber; /* pub/sub link */
     struct store *store;           /* command link */
     struct canary *canary;         /* delivery probe */
+    struct markers *markers;       /* has the pub/sub link caught up? */
     struct router *router;         /* HTTP endpoints */
     struct inquest *inquest;       /* what happened to a message? */
     bool is_draining;

@@ -37,6 +37,7 @@ struct frame {
     uint64_t id_hash;       /* 0: none */
     uint64_t type_hash;     /* 0: none */
     uint64_t conflate_key;  /* 0: never conflates */
+    int64_t timestamp_us;   /* of a user's message; 0: unknown */
     unsigned char bytes[];  /* header and payload */
 };
 

@@ -17,7 +17,9 @@
 struct conn;
 struct hub;
 struct filter;        /* filter.h */
+struct kept;          /* session_kept.c: an answer that waits */
 struct lag;           /* session_lag.c: a device that reads too slowly */
+struct left_out;      /* session_left_out.c */
 struct held;          /* held.h: live messages that wait while the device attaches */
 struct recent;        /* recent.h: ids this user's devices were sent */
 struct refresh;       /* session_refresh.c: FULL_SYNC that a device asked for */
@@ -41,6 +43,7 @@ struct device {
     struct held *held;            /* while attaching or repairing; NULL: none came */
     struct refresh *refreshes;    /* session.c; NULL: none asked for */
     struct lag *lag;              /* session_lag.c; NULL: keeps up */
+    struct left_out *left_out;    /* session_left_out.c; NULL: nothing that may still come */
     bool in_reading;              /* the user's reading under way serves this device */
     bool is_counted;              /* in usertable.h's table: it was not full when the device came */
     uint8_t overflows;            /* times held had to be cut since the device began to wait */
@@ -62,10 +65,11 @@ struct user {
     bool in_batch;
     bool needs_repair;            /* session.c: the link was lost since the list was read */
     bool is_spoiled;              /* session.c: the reading under way cannot serve anybody */
-    uint8_t put_off;              /* session.c: readings not applied, because the link is behind */
     uint8_t queue;                /* session.c: which queue of readings it waits in; 0: none */
     struct user *queue_next, *queue_prev;
     struct store_call *reading;   /* session.c: its list is being read */
+    struct kept *kept;            /* session.c: it was read, and waits for the subscriber link */
+    uint64_t newest_listed;       /* session.c: id of its newest stored message; 0: none */
     struct recent *recent;        /* session.c; NULL: nothing yet */
     uint64_t id_hash;             /* text_hash64 of id: usertable.h */
     uint16_t id_len;

@@ -41,6 +41,8 @@ workers_libworkers_la_SOURCES = \
     workers/hub.h \
     workers/inquest.c \
     workers/inquest.h \
+    workers/marker.c \
+    workers/marker.h \
     workers/merge.c \
     workers/merge.h \
     workers/outq.c \
@@ -55,7 +57,9 @@ workers_libworkers_la_SOURCES = \
     workers/router.h \
     workers/session.c \
     workers/session.h \
+    workers/session_kept.c \
     workers/session_lag.c \
+    workers/session_left_out.c \
     workers/session_list.c \
     workers/session_live.c \
     workers/session_parts.h \

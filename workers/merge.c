@@ -151,9 +151,9 @@ static size_t place_of(const struct merge_entry *list, const uint32_t *order, si
     return NONE;
 }
 
-static bool is_seen(const struct merge_position *p, uint64_t id)
+bool merge_is_seen(const struct merge_position *p, uint64_t id_hash)
 {
-    return (p->has_last_id && p->last_id == id) || has(p->seen, p->seen_count, id);
+    return (p->has_last_id && p->last_id == id_hash) || has(p->seen, p->seen_count, id_hash);
 }
 
 /* Place up to which the device has everything (but what is not seen behind it); NONE: not known. */
@@ -191,6 +191,22 @@ static size_t replay_from(const struct merge_entry *list, const uint32_t *order,
     return from;
 }
 
+size_t merge_left_out(const struct merge_entry *list, const uint32_t *order, size_t order_count,
+                      const struct merge_position *position)
+{
+    size_t left = position->replay_limit;
+    if (position_in(list, order, order_count, position) != NONE)
+        return order_count;
+    for (size_t k = order_count; k-- > 0;) {
+        const struct merge_entry *e = &list[order[k]];
+        if (left && is_young(e, position))
+            left--;
+        else if (!merge_is_seen(position, e->id_hash))
+            return k;
+    }
+    return order_count;
+}
+
 /* Held messages the list does not account for. p: what the device has seen, may be NULL. */
 static size_t held_rest(const struct merge_entry *list, const uint32_t *order, size_t n,
                         const struct merge_position *p, const uint64_t *held, size_t held_count,
@@ -198,7 +214,7 @@ static size_t held_rest(const struct merge_entry *list, const uint32_t *order, s
 {
     size_t out = 0;
     for (size_t h = 0; h < held_count; h++)
-        if (!held[h] || (!(p && is_seen(p, held[h])) && !has(held, h, held[h]) &&
+        if (!held[h] || (!(p && merge_is_seen(p, held[h])) && !has(held, h, held[h]) &&
                          place_of(list, order, n, held[h]) == NONE))
             held_out[out++] = (uint32_t)h;
     return out;
@@ -224,7 +240,7 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
             all_from = k;
     for (size_t k = at == NONE ? 0 : at + 1; k < order_count; k++) {
         const struct merge_entry *e = &list[order[k]];
-        if (is_seen(position, e->id_hash))
+        if (merge_is_seen(position, e->id_hash))
             continue;
         if (at != NONE || k >= all_from || (k >= from && is_young(e, position)))
             missed[result.missed_count++] = order[k];

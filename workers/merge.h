@@ -85,6 +85,14 @@ struct merge_result merge_attach(const struct merge_entry *list, const uint32_t 
                                  const uint64_t *held, size_t held_count, uint32_t *missed,
                                  uint32_t *held_out);
 
+/* The device named it: last_id or seen. */
+bool merge_is_seen(const struct merge_position *position, uint64_t id_hash);
+
+/* Place in order of the newest entry that such a device is not given for replay-limit and
+ * replay-window alone, if nothing was held; order_count: there is none. */
+size_t merge_left_out(const struct merge_entry *list, const uint32_t *order, size_t order_count,
+                      const struct merge_position *position);
+
 /* A live device catches up: missed are the entries that are not known or were held, in order;
  * held_out those held that are not in the list. When known has forgotten ids, entries older than
  * the oldest known one are taken for known too. What is owed is not known. */

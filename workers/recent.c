@@ -22,7 +22,7 @@ struct window_entry {
 struct recent {
     uint64_t *ids;     /* one block: ids, index, origin */
     uint16_t *index;   /* position + 1; 0: free */
-    uint8_t *origin;   /* enum recent_origin: LISTED, SKIPPED or LIVE */
+    uint8_t *origin;   /* enum recent_origin: LISTED or LIVE */
     uint32_t head, end, cap, count;
     uint32_t index_mask;
     bool has_forgotten, has_forgotten_since_asked;
@@ -108,14 +108,6 @@ static void forget_oldest(struct recent *r)
     r->has_forgotten = r->has_forgotten_since_asked = true;
 }
 
-/* What is known of an id already and what is told of it now. */
-static enum recent_origin combine(enum recent_origin was, enum recent_origin now)
-{
-    if (was == RECENT_LIVE || now == RECENT_LIVE)
-        return RECENT_LIVE;
-    return now == RECENT_SKIPPED ? was : now;
-}
-
 static int know(struct recent *r, uint32_t limit, uint64_t id, enum recent_origin origin)
 {
     int rc = make_room(r, limit);
@@ -123,7 +115,8 @@ static int know(struct recent *r, uint32_t limit, uint64_t id, enum recent_origi
         return rc;
     int64_t at = find(r, id); /* after make_room, which moves positions */
     if (at >= 0) {
-        origin = combine(r->origin[at], origin);
+        if (r->origin[at] == RECENT_LIVE)
+            origin = RECENT_LIVE;
         r->ids[at] = 0;
         r->count--;
     } else if (r->count >= limit)
@@ -190,6 +183,12 @@ int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_or
 bool recent_knows(const struct recent *r, uint64_t id_hash)
 {
     return r && find(r, id_hash) >= 0;
+}
+
+bool recent_was_heard(const struct recent *r, uint64_t id_hash)
+{
+    int64_t at = r ? find(r, id_hash) : -1;
+    return at >= 0 && r->origin[at] == RECENT_LIVE;
 }
 
 size_t recent_count(const struct recent *r)

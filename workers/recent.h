@@ -23,7 +23,6 @@ struct recent;
 
 enum recent_origin {
     RECENT_LISTED, /* read from the list; its live copy may still come, and is not to be sent */
-    RECENT_SKIPPED, /* read from the list and given to nobody: its live copy is to be sent */
     RECENT_LIVE,   /* the live copy was relayed; it may stand in the list */
     RECENT_PASSING /* the live copy was relayed; it is in no list: window only */
 };
@@ -36,6 +35,7 @@ int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_or
 void recent_free(struct recent *r);
 
 bool recent_knows(const struct recent *r, uint64_t id_hash); /* accepts NULL: false */
+bool recent_was_heard(const struct recent *r, uint64_t id_hash); /* its live copy; the same */
 /* How many are known, and all of them, in any order (out has room). Accepts NULL: 0. */
 size_t recent_count(const struct recent *r);
 void recent_copy(const struct recent *r, uint64_t *out);

@@ -135,6 +135,7 @@ void session_close(struct worker *w, struct device *d)
     filter_free(d->filter);
     held_free(d->held);
     session_lag_free(d);
+    session_left_out_free(d);
     d->resume = NULL;
     d->filter = NULL;
     d->held = NULL;

@@ -89,8 +89,19 @@ bool session_lag_needs_list(const struct sessions *s, const struct device *d)
 
 /* ---- what is owed ---- */
 
+/* What is owed no more by name is not to pass for had either, or nobody would send it. */
+static void take_from_had(struct lag *lag, uint64_t id_hash)
+{
+    uint64_t *at = lag->had_count ? bsearch(&id_hash, lag->had, lag->had_count, sizeof(*lag->had),
+                                            compare_ids) : NULL;
+    if (at)
+        memmove(at, at + 1, (size_t)(lag->had + --lag->had_count - at) * sizeof(*at));
+}
+
 static void forget_oldest(struct lag *lag, size_t count)
 {
+    for (size_t i = 0; i < count; i++)
+        take_from_had(lag, lag->owed[i].id_hash);
     memmove(lag->owed, lag->owed + count, (lag->count - count) * sizeof(*lag->owed));
     lag->count -= count;
     lag->asked -= lag->asked < count ? lag->asked : count;

@@ -34,10 +34,8 @@ void session_give(struct device *d, struct frame *f)
     }
 }
 
-void session_give_held(struct device *d, const uint32_t *items, size_t count)
+void session_give_held(struct device *d, const struct held *h, const uint32_t *items, size_t count)
 {
-    struct held *h = d->held;
-    d->held = NULL; /* sending may close the session */
     for (size_t i = 0; i < count; i++) {
         if (h->items[items[i]].frame)
             session_give(d, h->items[items[i]].frame);
@@ -46,7 +44,6 @@ void session_give_held(struct device *d, const uint32_t *items, size_t count)
             fate_id(d, h->items[items[i]].id_hash, TRACE_DROPPED);
         }
     }
-    held_free(h);
 }
 
 /*
@@ -78,15 +75,30 @@ static void hold(struct sessions *s, struct device *d, struct frame *f)
         conn_close(d->conn, CLOSE_SLOW);
 }
 
-/* except: raw JSON string naming a connection that is left out, len 0: nobody. */
-static void relay(struct sessions *s, struct user *u, struct frame *f, struct text_span except)
+/* Whom a message is for, of the user's devices. */
+struct audience {
+    struct text_span except; /* raw JSON string naming a connection; len 0: nobody */
+    bool is_left_out;        /* those only for which it was left out */
+};
+
+static bool is_for(struct device *d, const struct frame *f, const struct audience *a)
 {
     char id[CONN_ID_BYTES];
+    if (a->except.len && text_span_eq(a->except, conn_id(d->conn, id)))
+        return false;
+    if (a->is_left_out && !session_is_left_out(d, f->id_hash))
+        return false;
+    session_left_out_take(d, f->id_hash);
+    return true;
+}
+
+static void relay(struct sessions *s, struct user *u, struct frame *f, struct audience audience)
+{
     bool needs_list = false;
     session_walk(s, u);
     for (struct device *d = u->devices, *next; d; d = next) {
         next = d->next;
-        if (except.len && text_span_eq(except, conn_id(d->conn, id)))
+        if (!is_for(d, f, &audience))
             continue;
         if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
             (d->lag && f->kind != FRAME_USER))
@@ -121,6 +133,7 @@ static struct frame *make_frame(enum frame_kind kind, const struct message *m)
     if (kind != FRAME_REPLY) {
         f->id_hash = m->id_hash;
         f->conflate_key = m->conflate_key;
+        f->timestamp_us = kind == FRAME_USER ? m->timestamp_us : 0;
     }
     return f;
 }
@@ -134,7 +147,7 @@ static bool relay_marked_read(struct sessions *s, struct user *u, const struct m
         return false;
     struct frame *f = make_frame(FRAME_REPLY, m);
     if (f)
-        relay(s, u, f, origin);
+        relay(s, u, f, (struct audience){.except = origin});
     frame_unref(f);
     return true;
 }
@@ -161,7 +174,8 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     }
     if (m.origin.len && relay_marked_read(s, u, &m))
         return;
-    if (m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms)) {
+    bool is_repeat = m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms);
+    if (is_repeat && !session_is_left_out_for_any(u, m.id_hash)) {
         counters_inc(CTR_messages_duplicate);
         fate_received(u, m.id_hash, TRACE_DUPLICATE);
         return;
@@ -171,7 +185,7 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
         return; /* not remembered: repair may still bring it */
     (void)recent_add(&u->recent, s->known_limit, m.id_hash, RECENT_LIVE, now_ms);
     fate_received(u, m.id_hash, TRACE_RECEIVED);
-    relay(s, u, f, (struct text_span){0});
+    relay(s, u, f, (struct audience){.is_left_out = is_repeat});
     frame_unref(f);
 }
 
@@ -183,7 +197,7 @@ struct broadcast {
 static void relay_broadcast(void *data, struct user *u)
 {
     const struct broadcast *b = data;
-    relay(b->s, u, b->f, (struct text_span){0});
+    relay(b->s, u, b->f, (struct audience){0});
 }
 
 void session_on_broadcast(struct worker *w, const char *payload, size_t len)

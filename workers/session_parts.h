@@ -1,12 +1,13 @@
 /*
- * session_parts.h - what session.c, session_read.c, session_live.c, session_lag.c and
- * session_refresh.c share; nobody else's.
+ * session_parts.h - what session.c, session_read.c, session_kept.c, session_left_out.c,
+ * session_live.c, session_lag.c and session_refresh.c share; nobody else's.
  */
 #ifndef BELFRY_WORKERS_SESSION_PARTS_H
 #define BELFRY_WORKERS_SESSION_PARTS_H
 
 #include "workers/conn.h"
 #include "workers/held.h"
+#include "workers/marker.h"
 #include "workers/merge.h"
 #include "workers/recent.h"
 #include "workers/session.h"
@@ -14,7 +15,7 @@
 
 #define SESSION_READINGS 256   /* lists being read at once; more wait in order */
 #define SESSION_SPOILED_MAX 3  /* readings a device may spoil before it is too slow */
-#define SESSION_PUT_OFF_MAX 5  /* times in a row that a reading is put off as ahead of the link */
+#define SESSION_LAG_US 60000000 /* what is older than this is not on its way any more */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
 enum { QUEUE_NONE, QUEUE_READY, QUEUE_DELAYED };
@@ -60,6 +61,28 @@ void session_cancel_reading(struct sessions *s, struct user *u);
 void session_start_readings(struct sessions *s);
 void session_retry_later(struct sessions *s);
 
+/* ---- session_kept.c: an answer that waits for a marker ---- */
+
+struct kept {
+    struct marker marker;
+    struct store_user stored;
+};
+
+/* Copies an answer and asks for a marker: fn gets the user. 0 or -ENOMEM. */
+int session_keep(struct sessions *s, struct user *u, const struct store_user *stored,
+                 marker_fn *fn);
+/* Takes it back. Accepts a user who has none. */
+void session_unkeep(struct sessions *s, struct user *u);
+
+/* ---- session_left_out.c: what a device was not given, and may still come live ---- */
+
+/* 0 or -ENOMEM. */
+int session_leave_out(struct device *d, const uint64_t *ids, size_t count);
+bool session_is_left_out(const struct device *d, uint64_t id_hash);
+bool session_is_left_out_for_any(const struct user *u, uint64_t id_hash);
+void session_left_out_take(struct device *d, uint64_t id_hash);
+void session_left_out_free(struct device *d);
+
 /* ---- session_list.c: a stored list taken apart ---- */
 
 struct session_list {
@@ -96,8 +119,9 @@ void session_list_full_sync(const struct session_list *l, struct device *d, cons
 bool session_wants(const struct device *d, const struct frame *f);
 /* Sends a message if the device wants it, and counts. */
 void session_give(struct device *d, struct frame *f);
-/* Sends what was held, of the given items; frees held. */
-void session_give_held(struct device *d, const uint32_t *items, size_t count);
+/* Sends what was held, of the given items. */
+void session_give_held(struct device *d, const struct held *h, const uint32_t *items,
+                       size_t count);
 
 /* ---- session_lag.c: a device that reads too slowly ---- */
 

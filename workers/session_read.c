@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "shared/log.h"
 #include "workers/fate.h"
@@ -72,7 +73,8 @@ static bool has_waiting(const struct sessions *s, const struct user *u)
 
 void session_want_reading(struct sessions *s, struct user *u)
 {
-    if (u->subscription != SUBSCRIPTION_CONFIRMED || u->reading || u->queue != QUEUE_NONE)
+    if (u->subscription != SUBSCRIPTION_CONFIRMED || u->reading || u->kept ||
+        u->queue != QUEUE_NONE)
         return;
     enqueue(s, u, QUEUE_READY);
     session_start_readings(s);
@@ -90,9 +92,10 @@ static void let_go(struct sessions *s, struct user *u)
 void session_cancel_reading(struct sessions *s, struct user *u)
 {
     dequeue(s, u);
-    if (!u->reading)
+    if (!u->reading && !u->kept)
         return;
     store_cancel(u->reading);
+    session_unkeep(s, u);
     let_go(s, u);
 }
 
@@ -105,8 +108,6 @@ struct applying {
     struct session_list list;
     struct merge_known known;
     bool has_live;     /* the user had devices before, and known is what they have */
-    bool *is_given;    /* for each entry: a device has it or was sent it */
-    bool is_all_given;
     int64_t now_us;
 };
 
@@ -155,14 +156,64 @@ static void give_missed(struct applying *a, struct device *d, size_t count, enum
     }
 }
 
-static size_t count_wanted(const struct applying *a, const struct device *d, size_t count)
+/* Time of the oldest entry; 0: unknown. */
+static int64_t list_begins_us(const struct session_list *l)
 {
-    size_t wanted = 0;
-    for (size_t i = 0; i < count; i++) {
-        const struct message *m = &a->list.messages[a->list.missed[i]];
-        wanted += filter_allows(d->filter, m->type_hash);
+    int64_t begins = 0;
+    for (size_t k = 0; k < l->order_count; k++) {
+        int64_t at = l->entries[l->order[k]].timestamp_us;
+        if (at && (!begins || at < begins))
+            begins = at;
     }
-    return wanted;
+    return begins;
+}
+
+/*
+ * Of the held messages that are to be sent, those from before all that is in the list come to the
+ * front: they were in the list until newer ones took their places. Returns how many. The list's
+ * order is all that is promised, and only time tells their place in it.
+ */
+static size_t put_older_first(const struct applying *a, const struct device *d,
+                              const struct held_ids *ids, size_t count)
+{
+    int64_t begins_us = count ? list_begins_us(&a->list) : 0;
+    size_t older = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t item = ids->out[i];
+        const struct frame *f = d->held->items[item].frame;
+        if (!f || !f->timestamp_us || f->timestamp_us >= begins_us)
+            continue;
+        memmove(ids->out + older + 1, ids->out + older, (i - older) * sizeof(*ids->out));
+        ids->out[older++] = item;
+    }
+    return older;
+}
+
+/* Sends what a merge says. older: of what was held, see put_older_first. */
+static void give(struct applying *a, struct device *d, const struct held_ids *ids,
+                 const struct merge_result *r, size_t older, enum counter counter)
+{
+    struct held *h = d->held;
+    d->held = NULL; /* sending may close the session */
+    session_give_held(d, h, ids->out, older);
+    give_missed(a, d, r->missed_count, counter);
+    session_give_held(d, h, ids->out + older, r->held_count - older);
+    held_free(h);
+}
+
+/* FULL_SYNC, before all that. */
+static void tell(struct applying *a, struct device *d, const struct held_ids *ids,
+                 const struct merge_result *r, size_t older)
+{
+    const char *type = a->s->w->style.lower_case ? "full_sync" : "FULL_SYNC";
+    size_t missed = 0;
+    for (size_t i = 0; i < r->missed_count; i++) {
+        const struct message *m = &a->list.messages[a->list.missed[i]];
+        missed += filter_allows(d->filter, m->type_hash);
+    }
+    for (size_t i = 0; i < older; i++)
+        missed += session_wants(d, d->held->items[ids->out[i]].frame);
+    session_list_full_sync(&a->list, d, type, r->is_recovered, missed);
 }
 
 static struct merge_position position_of(const struct applying *a, const struct device *d)
@@ -185,18 +236,33 @@ static struct merge_position position_of(const struct applying *a, const struct 
     return p;
 }
 
-/* What a device has now of the list: not what was left out for replay-limit or replay-window. */
-static void note_given(struct applying *a, const struct merge_position *p,
-                       const struct merge_result *r)
+static bool may_be_on_its_way(const struct applying *a, const struct merge_entry *e)
+{
+    return !e->timestamp_us || a->now_us - e->timestamp_us < SESSION_LAG_US;
+}
+
+/* missed is in the order of the list, as order is. */
+static int leave_out(struct applying *a, struct device *d, const struct merge_position *p,
+                     const struct merge_result *r)
 {
     const struct session_list *l = &a->list;
-    a->is_all_given |= r->is_placed;
-    for (size_t i = 0; i < r->missed_count; i++)
-        a->is_given[l->missed[i]] = true;
-    for (size_t k = 0; k < l->order_count; k++)
-        for (size_t i = 0; i < p->seen_count; i++)
-            if (l->entries[l->order[k]].id_hash == p->seen[i])
-                a->is_given[l->order[k]] = true;
+    size_t count = 0, given = 0;
+    if (r->is_placed || r->missed_count == l->order_count)
+        return 0;
+    uint64_t *ids = malloc(l->order_count * sizeof(*ids));
+    if (!ids)
+        return -ENOMEM;
+    for (size_t k = 0; k < l->order_count; k++) {
+        const struct merge_entry *e = &l->entries[l->order[k]];
+        if (given < r->missed_count && l->missed[given] == l->order[k])
+            given++;
+        else if (may_be_on_its_way(a, e) && !merge_is_seen(p, e->id_hash) &&
+                 !recent_was_heard(a->u->recent, e->id_hash))
+            ids[count++] = e->id_hash;
+    }
+    int rc = session_leave_out(d, ids, count);
+    free(ids);
+    return rc;
 }
 
 static void attach(struct applying *a, struct device *d)
@@ -210,19 +276,45 @@ static void attach(struct applying *a, struct device *d)
     struct merge_position p = position_of(a, d);
     struct merge_result r = merge_attach(l->entries, l->order, l->order_count, &p, held.ids,
                                          held.count, l->missed, held.out);
-    const char *type = a->s->w->style.lower_case ? "full_sync" : "FULL_SYNC";
-    note_given(a, &p, &r);
+    if (leave_out(a, d, &p, &r) < 0)
+        conn_close(d->conn, CLOSE_INTERNAL);
     counters_inc(CTR_attaches);
     if (p.has_last_id)
         counters_inc(r.is_recovered ? CTR_attaches_recovered : CTR_attaches_unrecovered);
-    session_list_full_sync(l, d, type, r.is_recovered, count_wanted(a, d, r.missed_count));
-    give_missed(a, d, r.missed_count, CTR_messages_replayed);
-    if (d->held)
-        session_give_held(d, held.out, r.held_count);
+    size_t older = put_older_first(a, d, &held, r.held_count);
+    tell(a, d, &held, &r, older);
+    give(a, d, &held, &r, older, CTR_messages_replayed);
     free(held.ids);
     go_live(d);
     if (d->user)
         session_refreshes_start(a->s, d);
+}
+
+static bool is_in(const struct held_ids *h, uint64_t id)
+{
+    for (size_t i = 0; i < h->count; i++)
+        if (h->ids[i] == id)
+            return true;
+    return false;
+}
+
+/*
+ * A device under repair stood before something that the list does not have any more: as with a
+ * device that comes back with its last_id too late, there may be a gap. Nothing in the list was had
+ * before the link was lost, and it is full, or it was not empty then.
+ */
+static bool was_cut(const struct applying *a, const struct device *d, const struct held_ids *held)
+{
+    const struct session_list *l = &a->list;
+    if (d->state != DEVICE_REPAIRING || !l->order_count ||
+        (l->count < (size_t)a->s->w->opt->history_size && !a->u->newest_listed))
+        return false;
+    for (size_t k = 0; k < l->order_count; k++) {
+        uint64_t id = l->entries[l->order[k]].id_hash;
+        if (id == a->u->newest_listed || (recent_knows(a->u->recent, id) && !is_in(held, id)))
+            return false;
+    }
+    return true;
 }
 
 /* A device that is or was live: what its user's devices do not know. */
@@ -236,9 +328,13 @@ static void catch_up(struct applying *a, struct device *d)
     }
     struct merge_result r = merge_repair(l->entries, l->order, l->order_count, &a->known, held.ids,
                                          held.count, l->missed, held.out);
-    give_missed(a, d, r.missed_count, CTR_messages_repaired);
-    if (d->held)
-        session_give_held(d, held.out, r.held_count);
+    size_t older = put_older_first(a, d, &held, r.held_count);
+    r.is_recovered = !was_cut(a, d, &held);
+    if (!r.is_recovered) {
+        counters_inc(CTR_repairs_unrecovered);
+        tell(a, d, &held, &r, older);
+    }
+    give(a, d, &held, &r, older, CTR_messages_repaired);
     free(held.ids);
     go_live(d);
 }
@@ -248,19 +344,18 @@ static bool is_known(const void *data, uint64_t id_hash)
     return recent_knows(data, id_hash);
 }
 
-/* From now on the live copy of what the list has is not sent again, unless nobody was given it. */
+/* From now on the live copy of what the list has is not sent again, but to those it was left out
+ * for. */
 static void remember(struct applying *a)
 {
     const struct session_list *l = &a->list;
     int64_t now_ms = worker_now_ms(a->s->w);
     for (size_t k = 0; k < l->order_count; k++) {
-        uint64_t id = l->entries[l->order[k]].id_hash;
-        bool is_given = a->is_all_given || a->is_given[l->order[k]] ||
-                        (a->has_live && !recent_knows(a->u->recent, id)); /* catch_up sent it */
-        (void)recent_add(&a->u->recent, a->s->known_limit, id,
-                         is_given ? RECENT_LISTED : RECENT_SKIPPED, now_ms);
+        (void)recent_add(&a->u->recent, a->s->known_limit, l->entries[l->order[k]].id_hash,
+                         RECENT_LISTED, now_ms);
     }
     recent_mark_complete(a->u->recent);
+    a->u->newest_listed = l->order_count ? l->entries[l->order[l->order_count - 1]].id_hash : 0;
 }
 
 static void ignore(void *data, int error, int64_t value)
@@ -314,65 +409,103 @@ static bool has_live(const struct user *u)
     return false;
 }
 
+/* Something in the list came over the link, and with it all that was published before; or it was
+ * sent from the list when that was so. */
+static bool is_any_sent(const struct applying *a)
+{
+    const struct session_list *l = &a->list;
+    for (size_t k = 0; k < l->order_count; k++) {
+        uint64_t id = l->entries[l->order[k]].id_hash;
+        if (recent_knows(a->u->recent, id) && !session_is_left_out_for_any(a->u, id))
+            return true;
+    }
+    return false;
+}
+
+/* The link brought an entry from there on. */
+static bool is_heard_from(const struct applying *a, size_t place)
+{
+    const struct session_list *l = &a->list;
+    for (size_t k = place; k < l->order_count; k++)
+        if (recent_was_heard(a->u->recent, l->entries[l->order[k]].id_hash))
+            return true;
+    return false;
+}
+
+/* A device stands nowhere in the list, and an entry it is not to be given may be on its way. */
+static bool leaves_out(const struct applying *a)
+{
+    const struct session_list *l = &a->list;
+    for (const struct device *d = a->u->devices; d; d = d->next) {
+        if (d->state != DEVICE_ATTACHING || !d->in_reading)
+            continue;
+        struct merge_position p = position_of(a, d);
+        size_t place = merge_left_out(l->entries, l->order, l->order_count, &p);
+        if (place < l->order_count && may_be_on_its_way(a, &l->entries[l->order[place]]) &&
+            !is_heard_from(a, place))
+            return true;
+    }
+    return false;
+}
+
 /*
- * The list was filled anew since the last message that came live: the link brings a flood, and is
- * behind. To give live devices the list now would be to overtake what the link still brings and the
- * list has lost; a little later it shows something they know.
+ * The list may be ahead of the link: messages may be on their way that were published before it was
+ * read, and are older than what the devices would be given of it, because they are left out or have
+ * left the list again. The latter, with live devices, when it was filled anew since the last
+ * message they know of; without, when that was within the time that a message may need.
  */
 static bool is_ahead(const struct applying *a)
 {
     const struct session_list *l = &a->list;
-    if (!a->has_live || a->u->needs_repair || a->u->put_off >= SESSION_PUT_OFF_MAX ||
-        l->order_count < (size_t)a->s->w->opt->history_size)
+    if (leaves_out(a))
+        return true;
+    if (!l->order_count || is_any_sent(a))
         return false;
-    for (size_t k = 0; k < l->order_count; k++)
-        if (is_known(a->u->recent, l->entries[l->order[k]].id_hash))
-            return false;
-    return true;
+    return a->has_live || (l->count >= (size_t)a->s->w->opt->history_size &&
+                           may_be_on_its_way(a, &l->entries[l->order[0]]));
 }
 
-/* 0; -EAGAIN: the list is to be read again a little later; -ENOMEM. */
-static int apply(struct sessions *s, struct user *u, const struct store_user *stored)
+/* is_settled: the link has brought all that was published before. 0; -EAGAIN: it is to be waited
+ * for; -ENOMEM. */
+static int apply(struct sessions *s, struct user *u, const struct store_user *stored,
+                 bool is_settled)
 {
     struct applying a = {.s = s, .u = u, .now_us = worker_wall_ms(s->w) * 1000};
     int error = session_list_read(&a.list, u, stored);
     if (error)
         return error;
-    a.has_live = has_live(u);
-    a.is_given = calloc(a.list.count + 1, sizeof(*a.is_given));
-    if (!a.is_given || is_ahead(&a)) {
-        error = a.is_given ? -EAGAIN : -ENOMEM;
-        u->put_off++;
-        free(a.is_given);
-        session_list_free(&a.list);
-        return error;
-    }
-    u->put_off = 0;
     int64_t since_us = u->needs_repair && s->is_lost_at_set ? s->lost_at_us : a.now_us;
+    a.has_live = has_live(u);
     a.known = (struct merge_known){.is_known = is_known,
                                    .data = u->recent,
                                    .has_forgotten = recent_has_forgotten(u->recent),
                                    .before_us = since_us - SESSION_CROSSING_US};
-    trim_marks(&a, stored);
-    serve_devices(&a); /* may free u */
-    free(a.is_given);
+    if (!is_settled && is_ahead(&a)) {
+        error = -EAGAIN;
+    } else {
+        trim_marks(&a, stored);
+        serve_devices(&a); /* may free u */
+    }
     session_list_free(&a.list);
-    return 0;
+    return error;
 }
 
 /* ---- reading ---- */
 
-static void on_read(void *data, int error, const struct store_user *stored)
+static void on_marker(void *data, int error);
+
+/* An answer came, and is applied, kept until the link has caught up, or asked for again. */
+static void conclude(struct sessions *s, struct user *u, int error,
+                     const struct store_user *stored, bool is_settled)
 {
-    struct user *u = data;
-    struct sessions *s = u->devices->conn->worker->sessions;
     bool is_spoiled = u->is_spoiled;
-    u->reading = NULL;
     u->is_spoiled = false;
     s->in_flight--;
     if (!error && !is_spoiled) {
         s->failures = 0;
-        error = apply(s, u, stored);
+        error = apply(s, u, stored, is_settled);
+        bool is_kept = error == -EAGAIN && !(error = session_keep(s, u, stored, on_marker));
+        s->in_flight += is_kept;
         if (!error) {
             session_start_readings(s);
             return;
@@ -386,6 +519,23 @@ static void on_read(void *data, int error, const struct store_user *stored)
     } else
         enqueue(s, u, QUEUE_READY);
     session_start_readings(s);
+}
+
+static void on_read(void *data, int error, const struct store_user *stored)
+{
+    struct user *u = data;
+    u->reading = NULL;
+    conclude(u->devices->conn->worker->sessions, u, error, stored, false);
+}
+
+/* Where Redis refuses to publish markers, the list is taken as it came. */
+static void on_marker(void *data, int error)
+{
+    struct user *u = data;
+    struct kept *kept = u->kept;
+    u->kept = NULL;
+    conclude(u->devices->conn->worker->sessions, u, error == -EIO ? 0 : error, &kept->stored, true);
+    free(kept);
 }
 
 static bool start_reading(struct sessions *s, struct user *u)

@@ -13,6 +13,7 @@
 #include "workers/canary.h"
 #include "workers/fate.h"
 #include "workers/inquest.h"
+#include "workers/marker.h"
 #include "workers/redislink.h"
 #include "workers/session.h"
 
@@ -237,6 +238,8 @@ static void on_message(struct subscriber *s, const redisReply *channel, const re
         return;
     }
     if (is_text(channel, s->probe_channel)) {
+        if (s->w->markers && markers_on_echo(s->w->markers, payload->str, payload->len))
+            return;
         if (s->w->canary)
             canary_on_echo(s->w->canary, payload->str, payload->len);
         return;

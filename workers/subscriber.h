@@ -29,7 +29,8 @@ void subscriber_drop(struct subscriber *s, struct user *u);
 bool subscriber_is_up(const struct subscriber *s);
 /* The link does not deliver (canary.c found out): close and connect anew. */
 void subscriber_reset(struct subscriber *s, const char *why);
-/* Channel on which this worker's probes come back: handed to canary_on_echo. */
+/* Channel on which this worker's markers and probes come back: handed to markers_on_echo, then to
+ * canary_on_echo. */
 const char *subscriber_probe_channel(const struct subscriber *s);
 
 #endif

@@ -19,6 +19,7 @@
 #include "workers/fate.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
+#include "workers/marker.h"
 #include "workers/router.h"
 #include "workers/session.h"
 #include "workers/store.h"
@@ -341,6 +342,8 @@ static const char *make_modules(struct worker *w)
         return "subscriber link";
     if (!(w->canary = canary_new(w)))
         return "delivery probe";
+    if (!(w->markers = markers_new(w)))
+        return "markers";
     if (!(w->sessions = sessions_new(w)))
         return "sessions";
     if (!(w->router = router_new(w)))
@@ -357,6 +360,7 @@ static void free_modules(struct worker *w)
     router_free(w->router);
     conns_free(w->conns);
     sessions_free(w->sessions);
+    markers_free(w->markers);
     canary_free(w->canary);
     subscriber_free(w->subscriber);
     store_free(w->store);

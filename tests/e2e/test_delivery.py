@@ -213,10 +213,13 @@ async def test_a_live_message_reaches_every_device_byte_for_byte(redis, server, 
 
 
 async def test_devices_on_different_workers_all_hear_it(redis, server, user):
-    devices = [await attached(server, user) for _ in range(8)]
+    devices = []
+    used = set()
     try:
-        used = {w["slot"] for w in server.stats()["workers"] if w["active_connections"]}
-        assert len(used) == 2, "eight connections met only one worker of two"
+        while len(used) < 2 and len(devices) < 30:  # the kernel chooses between their sockets
+            devices.append(await attached(server, user))
+            used = {w["slot"] for w in server.stats()["workers"] if w["active_connections"]}
+        assert len(used) == 2, "so many connections met only one worker of two"
         live = message(user=user)
         assert publish(redis, user, live) == 2
         for c in devices:

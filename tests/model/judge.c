@@ -7,14 +7,14 @@
  *   gone      it was not in the list when the list was read for this device, and had left it before
  *             the device came, or its live copy did not reach the worker since, or was taken for
  *             a repeat of what another device had been given from the list
- *   crossed   the device resumed with last_id alone and producers crossed: the message stands
- *             before last_id in the list, and both were under way at the same time
+ *   crossed   producers crossed: the message stands before all in the list that the device named,
+ *             last_id and seen, and was under way at the same time as the oldest of these
  *   limited   the device came without a known position, and the message lies beyond replay-limit;
  *             once it is live it is owed what is published from then on
- * It is owed them in the order of the list, but for those that the list had not when it was read
- * for the device; where producers cross, in the order of each producer. It is sent nothing twice,
- * unless it was told recovered:false since, or the message is gone, or crossed as above, at the
- * time it resumes.
+ * It is owed them in the order of the list, but for those that left it because it was deleted;
+ * where producers cross, in the order of each producer, but for those that left it or were left
+ * out. It is sent nothing twice, unless it was told recovered:false since, or the message is gone,
+ * or crossed as above, at the time it resumes.
  */
 #include "config.h"
 
@@ -53,7 +53,7 @@ static int index_of(const struct client *c)
     return (int)(c - world.clients);
 }
 
-/* Of all sent after FULL_SYNC in the same step, first the missed ones, all from the list. */
+/* Of all sent after FULL_SYNC in the same step, so many are from the list as it said, or older. */
 static void judge_place(struct client *c, const char *what, unsigned number, bool is_listed)
 {
     int d = index_of(c);
@@ -61,8 +61,6 @@ static void judge_place(struct client *c, const char *what, unsigned number, boo
         violated("device %d is gone and was sent %s%02u", d, what, number);
     if (!c->syncs)
         violated("device %d was sent %s%02u before FULL_SYNC", d, what, number);
-    if (c->missed_left && !is_listed)
-        violated("device %d was sent %s%02u before all that it missed", d, what, number);
     if (c->is_attaching && is_listed && !c->missed_left)
         violated("device %d was sent more than FULL_SYNC said", d);
     c->missed_left -= c->missed_left > 0;
@@ -73,7 +71,10 @@ static void judge_order(const struct client *c, unsigned number)
     uint64_t later = c->had & ~(bit(number) | (bit(number) - 1));
     if (scenario->style == CROSSING)
         later &= world.made_by[world.made_by[1] & bit(number) ? 1 : 0];
-    if (later && !((c->absent | c->limited | c->withheld) & bit(number)))
+    uint64_t placeless = world.placeless;
+    if (scenario->style == CROSSING)
+        placeless |= c->limited | c->withheld;
+    if (later && !(placeless & bit(number)))
         violated("device %d was sent m%02u after m%02d", index_of(c), number,
                  63 - __builtin_clzll(later));
 }
@@ -128,19 +129,20 @@ static void note_gone(struct client *c, const struct store_call *reading)
 {
     uint64_t absent = (bit(reading->stored) - 1) & ~reading->mask;
     c->late &= ~reading->mask;
-    c->absent |= absent;
     c->gone = absent & (c->late | ~c->heard);
 }
 
 static void note_crossed(struct client *c, const struct store_call *reading)
 {
-    if (scenario->style != CROSSING || scenario->resuming != WITH_LAST_ID)
+    if (scenario->style != CROSSING)
         return;
-    unsigned at = (unsigned)c->resumed_at;
+    uint64_t named = bit((unsigned)c->resumed_at) | (c->seen & reading->mask);
+    unsigned at = (unsigned)__builtin_ctzll(named);
     uint64_t had = c->had | c->had_before;
     uint64_t crossing = reading->mask & world.overlaps[at];
     c->crossed |= crossing & (bit(at) - 1) & ~had;
-    c->may_repeat |= crossing & ~(bit(at) - 1) & had;
+    if (scenario->resuming == WITH_LAST_ID)
+        c->may_repeat |= crossing & ~(bit(at) - 1) & had;
 }
 
 static void note_limited(struct client *c, const struct store_call *reading)
@@ -166,11 +168,16 @@ void judge_full_sync(struct client *c, const char *text, size_t len,
           missed);
     if (!c->is_open)
         violated("device %d is gone and was sent FULL_SYNC", d);
-    if (c->syncs++)
+    c->was_told = c->syncs++ && !is_recovered && c->needs_reading;
+    if (c->syncs > 1 && !c->was_told)
         violated("device %d was sent FULL_SYNC twice", d);
     if (!reading || !reading->is_executed)
         violated("device %d was sent FULL_SYNC out of nothing", d);
     judge_last_id(c, after(text, len, "\"last_id\":"), reading->mask);
+    c->is_attaching = true;
+    c->missed_left = (uint8_t)missed;
+    if (c->was_told)
+        return;
     bool has_place = c->resumed_at != NOBODY && reading->mask & bit((unsigned)c->resumed_at);
     if (is_recovered != (c->resumed_at == NOBODY || has_place))
         violated("device %d was told recovered:%s", d, is_recovered ? "true" : "false");
@@ -185,8 +192,18 @@ void judge_full_sync(struct client *c, const char *text, size_t len,
         c->had_before |= c->had;
         c->had = 0;
     }
-    c->is_attaching = true;
-    c->missed_left = (uint8_t)missed;
+}
+
+/* A device under repair is told of a gap that nobody can fill, but where Redis lost the list, and
+ * where producers cross and it has what is newer than the gap. */
+static void note_gap(struct client *c, const struct store_call *reading)
+{
+    uint64_t before = c->gone;
+    note_gone(c, reading);
+    uint64_t lost = c->gone & ~before & world.published & ~(c->had | c->had_before | c->limited);
+    if (lost && !c->was_told && !scenario->max[STEP_EXPIRE] && scenario->style != CROSSING)
+        violated("device %d never gets m%02d, and was not told of a gap", index_of(c),
+                 __builtin_ctzll(lost));
 }
 
 /* ---- live copies and readings ---- */
@@ -216,8 +233,6 @@ void judge_before_answer(const struct store_call *reading)
     for (int i = 0; i < DEVICES; i++) {
         struct client *c = &world.clients[i];
         c->needs_reading = c->is_open && c->conn.device.state == DEVICE_REPAIRING;
-        if (c->needs_reading)
-            c->absent |= (bit(reading->stored) - 1) & ~reading->mask;
     }
 }
 
@@ -229,8 +244,8 @@ void judge_after_answer(const struct store_call *reading)
         if (c->missed_left && c->is_open && !c->is_closing && !is_lagging)
             violated("device %d was sent %u less than FULL_SYNC said", i, c->missed_left);
         if (c->needs_reading && c->conn.device.state == DEVICE_LIVE)
-            note_gone(c, reading);
-        c->is_attaching = c->needs_reading = false;
+            note_gap(c, reading);
+        c->is_attaching = c->needs_reading = c->was_told = false;
     }
     world.shown |= reading->mask;
 }

@@ -89,7 +89,6 @@ enum resuming { WITH_LAST_ID, WITH_SEEN };
 
 struct scenario {
     const char *name, *says;
-    const char *todo;        /* why it does not hold yet; NULL: it must */
     enum style style;
     enum resuming resuming;
     uint8_t max[STEP_KINDS]; /* how often an event may happen; 0: not at all */
@@ -101,13 +100,12 @@ struct scenario {
     uint8_t room;            /* messages that wait for a device at most; 0: devices are fast */
     uint16_t held_bytes;     /* send-buffer-limit; 0: ample */
     uint32_t gap_ms;         /* between one message and the next */
-    bool is_overtaking;      /* an answer may overtake live copies of what left the list since */
 };
 
 /* ---- the world ---- */
 
 enum link_state { LINK_UP, LINK_BROKEN, LINK_DOWN };
-enum item_kind { ITEM_CONFIRM, ITEM_MESSAGE, ITEM_PASSING };
+enum item_kind { ITEM_CONFIRM, ITEM_MESSAGE, ITEM_PASSING, ITEM_MARKER };
 enum phase { PHASE_IDLE, PHASE_STORED, PHASE_TRIMMED };
 
 struct item { /* on its way from Redis to the worker */
@@ -119,9 +117,11 @@ struct command { /* on its way to Redis */
     uint8_t is_subscribe, number;
 };
 
-struct store_call {
+struct store_call { /* a reading, or the publication of a marker */
     store_user_fn *fn;
+    store_done_fn *done;
     void *data;
+    uint8_t marker;          /* number; 0: a reading */
     bool is_used, is_cancelled, is_executed;
     uint8_t count;
     uint8_t stored;          /* messages stored by the time of the reading */
@@ -142,10 +142,12 @@ struct client {
     bool is_open, is_closing, was_open;
     bool is_attaching;     /* FULL_SYNC was sent in this step */
     bool needs_reading;    /* it was under repair when this step began */
+    bool was_told;         /* of a gap, in this step */
     uint8_t syncs;         /* FULL_SYNCs on this connection */
     uint8_t missed_left;   /* announced and not sent yet */
     uint8_t waiting;       /* messages not written yet */
     int8_t resumed_at;     /* last_id of this connection; NOBODY: none */
+    uint64_t seen;         /* what it named as seen */
     uint8_t count;         /* of got */
     uint8_t got[200];      /* in order */
     uint8_t epoch;         /* got before this: the device was told recovered:false since */
@@ -155,9 +157,8 @@ struct client {
     uint64_t had_passing;
     uint64_t heard;        /* published and taken by the worker since this connection began */
     uint64_t late;         /* had left the list when this connection began */
-    uint64_t absent;       /* once not in the list when it was read because of this device */
     uint64_t gone;         /* so the last time, and late or not heard */
-    uint64_t crossed;      /* stored before, published after the last_id of a device without seen */
+    uint64_t crossed;      /* stored before, published after all that the device named */
     uint64_t limited;      /* beyond replay-limit, and published when the list was read */
     uint64_t withheld;     /* beyond replay-limit, and not heard since */
     uint64_t may_repeat;
@@ -176,6 +177,7 @@ struct world {
     uint8_t tick_of[MESSAGES_MAX];
     uint8_t passing_tick[MESSAGES_MAX];
     uint64_t published;
+    uint64_t placeless;                  /* left the list, and their order is not promised */
     uint64_t made_by[PRODUCERS];
     uint64_t overlaps[MESSAGES_MAX];     /* messages under way at the same time */
     /* links */
@@ -188,6 +190,7 @@ struct world {
     struct store_call calls[CALLS_MAX];
     uint8_t order[CALLS_MAX];            /* slots in calls, oldest first */
     uint8_t call_count;
+    struct store_call kept;              /* the reading whose answer waits for a marker */
     /* devices */
     struct client clients[DEVICES];
     uint64_t shown;                      /* in readings answered while the user had devices */
@@ -198,6 +201,7 @@ struct world {
     uint8_t events;
     /* the code under test */
     struct sessions *sessions;
+    struct markers *markers;
     struct hub *hub;
 };
 

@@ -43,9 +43,9 @@ mutant repeats-pass recent.c alone \
 mutant read-before-subscribe session_read.c alone \
     's/u->subscription != SUBSCRIPTION_CONFIRMED || u->reading/u->reading/'
 mutant held-dropped-on-attach session_read.c alone \
-    '/^static void attach(/,/^}/s/held.out, r.held_count/held.out, 0/'
+    '/^static void attach(/,/^}/s/give(a, d, &held/r.held_count = older = 0, &/'
 mutant held-dropped-on-repair session_read.c alone \
-    '/^static void catch_up(/,/^}/s/held.out, r.held_count/held.out, 0/'
+    '/^static void catch_up(/,/^}/s/give(a, d, &held/r.held_count = older = 0, &/'
 mutant live-before-full-sync session_live.c alone \
     '/^static void relay(/,/^}/s/d->state == DEVICE_LIVE/d->state != DEVICE_NONE/'
 mutant no-repair session.c alone \
@@ -65,7 +65,17 @@ mutant spoiled-reading-serves session_live.c flooded \
 mutant rest-not-owed session_lag.c slow \
     's/owe_rest(v, sent);/owe_rest(v, v->result.missed_count);/'
 mutant failed-reading-forgotten session_read.c errors \
-    '/^static void on_read/,/^}/s/session_retry_later(s);/;/'
+    '/^static void conclude/,/^}/s/session_retry_later(s);/;/'
+mutant link-not-awaited session_read.c trimmed \
+    's/!is_settled \&\& is_ahead/0 \&\& is_ahead/'
+mutant marker-not-awaited marker.c trimmed \
+    '/^void marker_want/,/^}/s/m->published + 1/m->published/'
+mutant left-out-forgotten session_read.c unreplayed \
+    '/^static int leave_out/,/^}/s/session_leave_out(d, ids, count)/0/'
+mutant older-held-last session_read.c trimmed \
+    '/^static size_t put_older_first/,/^}/s/return older;/return 0;/'
+mutant gap-not-told session_read.c trimmed \
+    '/^static bool was_cut/,/^}/s/return true;/return false;/'
 mutant held-leaks session.c alone \
     '/^void session_close/,/^}/s/held_free(d->held);//'
 

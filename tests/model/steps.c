@@ -161,6 +161,7 @@ static bool is_overtaking(const struct store_call *c)
     return false;
 }
 
+/* With messages minutes apart none is on its way when the next but one is made. */
 static bool is_answer_pending(void)
 {
     const struct store_call *c = world_oldest_call();
@@ -168,7 +169,7 @@ static bool is_answer_pending(void)
         return false;
     if (scenario->known_beyond && world.item_count >= scenario->known_beyond - 1U)
         return false;
-    return c->is_cancelled || scenario->is_overtaking || !is_overtaking(c);
+    return c->is_cancelled || scenario->gap_ms < SESSION_LAG_US / 1000 || !is_overtaking(c);
 }
 
 static bool is_possible(enum step s)
@@ -308,7 +309,8 @@ static void perform_event(enum step s)
         reverse_list();
         break;
     case STEP_EXPIRE:
-        world.list_count = 0;
+        while (world.list_count)
+            world.placeless |= bit(world.list[--world.list_count]);
         break;
     case STEP_BREAK:
         world.link = LINK_BROKEN;

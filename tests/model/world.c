@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/clock.h"
 #include "shared/log.h"
@@ -31,6 +32,7 @@ static struct worker_start start;
 static struct worker worker;
 /* Any address will do: the fakes below are the only ones to get it. */
 static char nothing[3];
+static const struct store_call *answering; /* the reading that is being applied */
 
 /* ---- texts of messages: made when first asked for ---- */
 
@@ -112,6 +114,16 @@ void ev_timer_stop(struct ev_loop *loop, ev_timer *t)
 {
     (void)loop;
     t->active = 0;
+}
+
+void ev_prepare_start(struct ev_loop *loop, ev_prepare *p) /* world_end_of_turn calls it */
+{
+    (void)loop, (void)p;
+}
+
+void ev_prepare_stop(struct ev_loop *loop, ev_prepare *p)
+{
+    (void)loop, (void)p;
 }
 
 bool world_timer_is_active(void)
@@ -199,9 +211,8 @@ void world_written(int device)
 void conn_send_text(struct conn *conn, const char *text, size_t len)
 {
     struct client *c = client_of(conn);
-    const struct store_call *reading = world_oldest_call();
     if (!c->is_closing)
-        judge_full_sync(c, text, len, reading);
+        judge_full_sync(c, text, len, answering);
 }
 
 void conn_close(struct conn *conn, enum close_reason reason)
@@ -235,10 +246,25 @@ void usertable_leave(struct usertable *t, uint32_t column, uint64_t user_hash)
 
 /* ---- the command link ---- */
 
+static void to_worker(enum item_kind kind, uint8_t number);
+
 bool store_is_up(const struct store *s)
 {
     (void)s;
     return world.store_up;
+}
+
+static struct store_call *call(struct store_call what)
+{
+    for (uint8_t i = 0; i < CALLS_MAX; i++)
+        if (!world.calls[i].is_used) {
+            struct store_call *c = &world.calls[i];
+            *c = what;
+            c->is_used = true;
+            world.order[world.call_count++] = i;
+            return c;
+        }
+    violated("more than %d calls at once", CALLS_MAX);
 }
 
 struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn,
@@ -247,16 +273,20 @@ struct store_call *store_read_user(struct store *s, const char *user_id, store_u
     (void)s;
     if (strcmp(user_id, "u"))
         violated("the list of another user is read");
+    return world.store_up ? call((struct store_call){.fn = fn, .data = data}) : NULL;
+}
+
+/* Of markers the fakes know that their numbers follow a colon. */
+struct store_call *store_publish(struct store *s, const char *channel, struct text_span text,
+                                 store_done_fn *fn, void *data)
+{
+    (void)s;
+    if (strcmp(channel, subscriber_probe_channel(worker.subscriber)))
+        violated("published on a strange channel");
     if (!world.store_up)
         return NULL;
-    for (uint8_t i = 0; i < CALLS_MAX; i++)
-        if (!world.calls[i].is_used) {
-            struct store_call *c = &world.calls[i];
-            *c = (struct store_call){.fn = fn, .data = data, .is_used = true};
-            world.order[world.call_count++] = i;
-            return c;
-        }
-    violated("more than %d readings at once", CALLS_MAX);
+    const char *number = memrchr(text.ptr, ':', text.len);
+    return call((struct store_call){.done = fn, .data = data, .marker = (uint8_t)atoi(number + 1)});
 }
 
 struct store_call *store_trim_read(struct store *s, const char *user_id,
@@ -304,33 +334,75 @@ void world_read(void)
         if (c->is_executed)
             continue;
         c->is_executed = true;
+        if (c->marker) {
+            if (world.link == LINK_UP)
+                to_worker(ITEM_MARKER, c->marker);
+            return;
+        }
         c->stored = world.stored;
         c->count = list_count();
         memcpy(c->entries, world.list, c->count);
         c->mask = list_set();
+        if (scenario->style == CROSSING)
+            world.placeless |= (bit(world.stored) - 1) & ~c->mask;
         c->published = world.published;
         return;
     }
 }
 
-void world_answer(int error)
+static struct user *user(void)
 {
-    struct store_call *c = &world.calls[world.order[0]];
+    for (int i = 0; i < DEVICES; i++)
+        if (world.clients[i].conn.device.user)
+            return world.clients[i].conn.device.user;
+    return NULL;
+}
+
+static void answer_reading(const struct store_call *c, int error)
+{
     struct text_span entries[LIST_MAX];
     struct store_user stored = {.entries = entries, .entry_count = c->count};
     for (uint8_t i = 0; i < c->count; i++) {
         const struct text *t = text_of(COPY_STORED, c->entries[i]);
         entries[i] = (struct text_span){t->bytes, t->len};
     }
-    if (!c->is_cancelled) {
-        if (!error)
-            judge_before_answer(c);
-        c->fn(c->data, error, error ? NULL : &stored);
-        if (!error)
-            judge_after_answer(c);
-    }
+    judge_before_answer(c);
+    answering = c;
+    c->fn(c->data, error, error ? NULL : &stored);
+    answering = NULL;
+    if (user() && user()->kept) {
+        trace("the reading waits for a marker");
+        world.kept = *c;
+    } else if (!error)
+        judge_after_answer(c);
+}
+
+void world_answer(int error)
+{
+    struct store_call *c = &world.calls[world.order[0]];
+    if (!c->is_cancelled && c->marker)
+        c->done(c->data, error ? -ETIMEDOUT : 0, 1);
+    else if (!c->is_cancelled)
+        answer_reading(c, error);
     *c = (struct store_call){0};
     memmove(world.order, world.order + 1, --world.call_count);
+}
+
+static void worker_takes_marker(uint8_t number)
+{
+    char text[40];
+    int len = snprintf(text, sizeof(text), "marker:%d:%u", (int)getpid(), number);
+    struct user *u = user();
+    bool was_kept = u && u->kept;
+    judge_before_answer(&world.kept);
+    answering = &world.kept;
+    if (!markers_on_echo(worker.markers, text, (size_t)len))
+        violated("a marker was not known");
+    answering = NULL;
+    if (was_kept && !(user() && user()->kept)) {
+        judge_after_answer(&world.kept);
+        world.kept = (struct store_call){0};
+    }
 }
 
 void world_store_lost(void)
@@ -347,14 +419,6 @@ void world_store_back(void)
 }
 
 /* ---- the subscriber link ---- */
-
-static struct user *user(void)
-{
-    for (int i = 0; i < DEVICES; i++)
-        if (world.clients[i].conn.device.user)
-            return world.clients[i].conn.device.user;
-    return NULL;
-}
 
 /* A number that no subscription under way has, the least one, so that worlds that differ in their
  * past alone are the same. */
@@ -383,6 +447,12 @@ static void subscribe(struct user *u)
 {
     u->subscription = SUBSCRIPTION_SENT;
     u->sub_seq = send_command(true);
+}
+
+const char *subscriber_probe_channel(const struct subscriber *s)
+{
+    (void)s;
+    return "belfry:probe";
 }
 
 void subscriber_want(struct subscriber *s, struct user *u)
@@ -444,6 +514,10 @@ void world_worker_takes(void)
         }
         return;
     }
+    if (i.kind == ITEM_MARKER) {
+        worker_takes_marker(i.number);
+        return;
+    }
     if (!u || u->subscription != SUBSCRIPTION_CONFIRMED)
         return; /* as subscriber.c has it */
     if (i.kind == ITEM_MESSAGE)
@@ -476,8 +550,9 @@ void world_link_back(void)
 /* ---- devices ---- */
 
 /* What a client remembers: the newest id, and the newest ids it was given. */
-static struct resume *make_resume(const struct client *c)
+static struct resume *make_resume(struct client *c)
 {
+    c->seen = 0;
     if (!c->count)
         return NULL;
     struct resume *r = calloc(1, sizeof(*r));
@@ -492,6 +567,7 @@ static struct resume *make_resume(const struct client *c)
             r->seen_count++;
         }
     r->seen_count = 0;
+    c->seen = named;
     for (unsigned n = MESSAGES_MAX; n-- > 0;)
         if (named & bit(n))
             r->seen[r->seen_count++] = hashes[0][n];
@@ -530,6 +606,7 @@ void world_leave(int device)
 
 void world_end_of_turn(void)
 {
+    markers_flush(worker.markers);
     for (int i = 0; i < DEVICES; i++)
         if (world.clients[i].is_closing)
             world_leave(i);
@@ -575,8 +652,9 @@ void world_start(void)
         world.clients[i].conn.serial = (uint64_t)i;
     }
     worker.hub = world.hub = hub_new();
+    worker.markers = world.markers = markers_new(&worker);
     worker.sessions = world.sessions = sessions_new(&worker);
-    if (!world.hub || !world.sessions)
+    if (!world.hub || !world.markers || !world.sessions)
         abort();
     if (scenario->known_beyond)
         world.sessions->known_limit = (size_t)opt.history_size + scenario->known_beyond;
@@ -592,12 +670,13 @@ void world_stop(void)
     if (hub_users(world.hub))
         violated("a user without devices stayed");
     for (uint8_t k = 0; k < world.call_count; k++)
-        if (!world.calls[world.order[k]].is_cancelled)
+        if (!world.calls[world.order[k]].is_cancelled && !world.calls[world.order[k]].marker)
             violated("a reading goes on for nobody");
     if (world.sessions->in_flight || world.sessions->refreshes_waiting ||
         world.sessions->ready.first || world.sessions->delayed.first)
         violated("readings are still counted when everybody has left");
     sessions_free(world.sessions);
+    markers_free(world.markers);
     hub_free(world.hub);
     if (arena_live())
         violated("%zu blocks of memory leaked", arena_live());
@@ -613,12 +692,12 @@ static uint64_t hash_client(uint64_t h, const struct client *c)
                         (uint64_t)(c->count > c->epoch) << 41 |
                         (uint64_t)(c->count > c->epoch + 1) << 42 |
                         (uint64_t)c->missed_left << 48 | (uint64_t)c->waiting << 56);
+    h = hash_add(h, c->seen);
     h = hash_add(h, c->had);
     h = hash_add(h, c->had_before);
     h = hash_add(h, c->had_passing);
     h = hash_add(h, c->heard);
     h = hash_add(h, c->late);
-    h = hash_add(h, c->absent);
     h = hash_add(h, c->gone);
     h = hash_add(h, c->crossed);
     h = hash_add(h, c->limited);
@@ -632,17 +711,21 @@ uint64_t world_hash(void)
     uint64_t h = 1;
     hash_begin();
     h = hash_graph(h, world.sessions, sizeof(*world.sessions));
+    h = hash_graph(h, &world.markers, sizeof(world.markers));
     for (int i = 0; i < DEVICES; i++)
         h = hash_client(h, &world.clients[i]);
     for (uint8_t k = 0; k < world.call_count; k++) {
         const struct store_call *c = &world.calls[world.order[k]];
         h = hash_add(h, (uint64_t)c->is_cancelled | (uint64_t)c->is_executed << 1 |
                             (uint64_t)c->count << 8 | (uint64_t)c->stored << 16 |
-                            (uint64_t)world.order[k] << 24);
+                            (uint64_t)world.order[k] << 24 | (uint64_t)c->marker << 32);
         h = hash_add(h, c->published);
         h = hash_graph(h, &c->data, sizeof(c->data));
         h = hash_bytes(h, c->entries, c->count);
     }
+    h = hash_add(h, (uint64_t)world.kept.count << 8 | world.kept.stored);
+    h = hash_add(h, world.kept.published);
+    h = hash_bytes(h, world.kept.entries, world.kept.count);
     h = hash_bytes(h, world.list, world.list_count);
     h = hash_bytes(h, world.items, world.item_count * sizeof(world.items[0]));
     h = hash_bytes(h, world.commands, world.command_count * sizeof(world.commands[0]));
@@ -654,6 +737,7 @@ uint64_t world_hash(void)
         h = hash_add(h, world.overlaps[i] << 8 ^ world.tick_of[i]);
     h = hash_bytes(h, world.passing_tick, world.passing);
     h = hash_add(h, world.published);
+    h = hash_add(h, world.placeless);
     h = hash_add(h, world.shown);
     h = hash_add(h, (uint64_t)world.is_subscribed | (uint64_t)world.store_up << 1 |
                         (uint64_t)world.link << 8 | (uint64_t)world.stored << 16 |

@@ -119,17 +119,17 @@ START_TEST(the_oldest_is_forgotten_and_renewing_makes_an_id_the_newest)
 }
 END_TEST
 
-START_TEST(live_copy_of_what_was_skipped_passes_until_somebody_was_given_it)
+START_TEST(what_was_heard_stays_so_when_it_is_listed)
 {
-    add(1, RECENT_SKIPPED, 0);
-    ck_assert(recent_knows(r, 1));
-    ck_assert(!recent_is_repeat(r, 1, 1));
+    ck_assert(!recent_was_heard(NULL, 1));
+    add(1, RECENT_LISTED, 0);
+    ck_assert(!recent_was_heard(r, 1));
     add(1, RECENT_LIVE, 1);
-    ck_assert(recent_is_repeat(r, 1, 2));
-    add(2, RECENT_SKIPPED, 2);
+    add(1, RECENT_LISTED, 2);
+    ck_assert(recent_was_heard(r, 1));
     add(2, RECENT_LISTED, 3);
-    add(2, RECENT_SKIPPED, 4);
-    ck_assert(recent_is_repeat(r, 2, 5));
+    ck_assert(recent_is_repeat(r, 2, 4));
+    ck_assert(recent_was_heard(r, 2));
 }
 END_TEST
 
@@ -195,6 +195,7 @@ int main(void)
     tcase_add_test(t, a_live_message_repeats_within_two_minutes_only);
     tcase_add_test(t, a_dropped_repeat_does_not_prolong_the_two_minutes);
     tcase_add_test(t, a_live_message_repeats_within_64_messages_only);
+    tcase_add_test(t, what_was_heard_stays_so_when_it_is_listed);
     tcase_add_test(t, the_live_copy_of_a_listed_message_is_dropped_however_late);
     tcase_add_test(t, listing_a_live_message_again_does_not_make_it_listed);
     tcase_add_test(t, what_is_in_no_list_is_not_known);

@@ -75,6 +75,7 @@ static void refresh(int i)
 static void step(void)
 {
     int i = (int)any(DEVICES);
+    markers_flush(worker.markers);
     if (room && any(6) == 0)
         read_frames(i, any(room + 1));
     switch (any(24)) {
@@ -407,6 +408,110 @@ START_TEST(a_flood_while_under_repair_loses_nothing_stored)
 }
 END_TEST
 
+/* A device that is to get nothing of the list, which may be ahead of the link: it waits. */
+static void wait_for_marker(void)
+{
+    opt.replay_limit = 0;
+    store_next();
+    connect_client(0, NULL);
+    redis_takes_command();
+    worker_takes_item();
+    redis_reads_list();
+    worker_takes_answer(0);
+    ck_assert_uint_eq(clients[0].full_syncs, 0);
+    markers_flush(worker.markers);
+}
+
+START_TEST(a_list_that_may_be_ahead_of_the_link_waits_for_a_marker)
+{
+    wait_for_marker();
+    publish(redis.list[0]); /* before the marker: it is not left out, for it was heard */
+    ck_assert(redis_reads_list());
+    worker_takes_item();
+    ck_assert_uint_eq(clients[0].full_syncs, 0);
+    worker_takes_item();
+    ck_assert(has_sync(&clients[0], "\"missed\":1,"));
+    settle();
+    ck_assert_ptr_null(judge(&clients[0]));
+}
+END_TEST
+
+START_TEST(what_was_left_out_comes_live_though_another_device_was_given_it)
+{
+    wait_for_marker();
+    settle();
+    ck_assert(has_sync(&clients[0], "\"missed\":0,"));
+    connect_client(1, resume_at("gone"));
+    opt.replay_limit = HISTORY;
+    settle();
+    ck_assert_uint_eq(times(&clients[1], "m1"), 1);
+    ck_assert_uint_eq(times(&clients[0], "m1"), 0);
+    publish(redis.list[0]);
+    publish(redis.list[0]);
+    settle();
+    ck_assert_uint_eq(times(&clients[1], "m1"), 1);
+    ck_assert_uint_eq(times(&clients[0], "m1"), 1);
+}
+END_TEST
+
+START_TEST(a_redis_that_refuses_markers_is_served_without)
+{
+    wait_for_marker();
+    redis_reads_list();
+    worker_takes_answer(-EIO);
+    ck_assert_uint_eq(clients[0].full_syncs, 1);
+}
+END_TEST
+
+START_TEST(a_device_that_waits_for_a_marker_may_leave)
+{
+    wait_for_marker();
+    leave(0);
+    connect_client(1, NULL);
+    settle();
+    ck_assert_uint_eq(clients[0].full_syncs, 0);
+    ck_assert_uint_eq(clients[1].full_syncs, 1);
+}
+END_TEST
+
+START_TEST(a_marker_that_is_lost_with_a_link_hangs_nobody)
+{
+    for (int i = 0; i < 2; i++) {
+        wait_for_marker();
+        redis_reads_list();
+        if (i)
+            lose_link();
+        else
+            lose_store();
+        settle();
+        ck_assert_uint_eq(clients[0].full_syncs, 1);
+        leave(0);
+        clients[0].full_syncs = 0;
+    }
+}
+END_TEST
+
+START_TEST(a_gap_that_repair_cannot_fill_is_told)
+{
+    store_next();
+    connect_client(0, NULL);
+    settle();
+    lose_link();
+    redis.list_len = 0; /* Redis lost it */
+    store_next();
+    gain_link();
+    settle();
+    ck_assert_uint_eq(clients[0].full_syncs, 2);
+    ck_assert(has_sync(&clients[0], "\"recovered\":false,\"missed\":1,"));
+    ck_assert_ptr_null(judge(&clients[0]));
+    lose_link(); /* nothing is missing now */
+    store_next();
+    settle();
+    ck_assert_uint_eq(clients[0].full_syncs, 2);
+    ck_assert_ptr_null(judge(&clients[0]));
+}
+END_TEST
+
 START_TEST(a_user_has_at_most_the_connections_that_are_allowed)
 {
     struct token_claims claims = {.user_id = "u", .user_id_len = 1};
@@ -461,6 +566,12 @@ int main(void)
     tcase_add_test(t, a_device_may_leave_with_a_reading_and_a_refresh_under_way);
     tcase_add_test(t, a_flood_while_attaching_is_bounded_and_what_was_stored_still_comes_in_order);
     tcase_add_test(t, a_flood_while_under_repair_loses_nothing_stored);
+    tcase_add_test(t, a_list_that_may_be_ahead_of_the_link_waits_for_a_marker);
+    tcase_add_test(t, what_was_left_out_comes_live_though_another_device_was_given_it);
+    tcase_add_test(t, a_redis_that_refuses_markers_is_served_without);
+    tcase_add_test(t, a_device_that_waits_for_a_marker_may_leave);
+    tcase_add_test(t, a_marker_that_is_lost_with_a_link_hangs_nobody);
+    tcase_add_test(t, a_gap_that_repair_cannot_fill_is_told);
     tcase_add_test(t, a_user_has_at_most_the_connections_that_are_allowed);
     tcase_add_test(t, a_list_that_is_unreadable_for_a_while_is_tried_again);
     suite_add_tcase(s, t);

@@ -9,6 +9,7 @@
 #include "workers/canary.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
+#include "workers/marker.h"
 #include "workers/session.h"
 #include "workers/subscriber.h"
 
@@ -19,6 +20,7 @@ static struct redis_server server;
 static unsigned confirmed, messages, broadcasts, losses, probes_ready;
 static uint64_t subscriptions_then; /* at the latest confirmation */
 static char last_user[64], last_text[64], last_echo[64], last_question[64], last_answer[64];
+static char last_marker[64];
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
@@ -65,6 +67,15 @@ void canary_on_echo(struct canary *c, const char *payload, size_t len)
     copy(last_echo, payload, len);
 }
 
+bool markers_on_echo(struct markers *m, const char *payload, size_t len)
+{
+    (void)m;
+    if (!len || payload[0] != 'm')
+        return false;
+    copy(last_marker, payload, len);
+    return true;
+}
+
 void inquest_on_request(struct inquest *q, const char *payload, size_t len)
 {
     (void)q;
@@ -87,6 +98,7 @@ static void setup(void)
     last_text[0] = last_echo[0] = last_user[0] = last_question[0] = last_answer[0] = '\0';
     unit_worker.hub = hub_new();
     unit_worker.canary = (struct canary *)&server; /* is there, is never looked into */
+    unit_worker.markers = (struct markers *)&server;
     unit_worker.subscriber = subscriber_new(&unit_worker);
 }
 
@@ -141,12 +153,14 @@ START_TEST(a_user_is_confirmed_and_its_messages_come)
 }
 END_TEST
 
-START_TEST(broadcasts_and_probes_need_no_user)
+START_TEST(broadcasts_probes_and_markers_need_no_user)
 {
     unit_run_until(probes_ready == 1);
     redis_int(&server, "PUBLISH ws:broadcast all");
     redis_int(&server, "PUBLISH %s 42", subscriber_probe_channel(unit_worker.subscriber));
-    unit_run_until(broadcasts == 1 && last_echo[0]);
+    redis_int(&server, "PUBLISH %s marker:1:1", subscriber_probe_channel(unit_worker.subscriber));
+    unit_run_until(broadcasts == 1 && last_echo[0] && last_marker[0]);
+    ck_assert_str_eq(last_marker, "marker:1:1");
     ck_assert_str_eq(last_text, "all");
     ck_assert_str_eq(last_echo, "42");
     ck_assert_str_eq(subscriber_probe_channel(unit_worker.subscriber), "belfry:probe:unit:0");
@@ -297,7 +311,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_user_is_confirmed_and_its_messages_come);
-    tcase_add_test(t, broadcasts_and_probes_need_no_user);
+    tcase_add_test(t, broadcasts_probes_and_markers_need_no_user);
     tcase_add_test(t, questions_of_instances_and_answers_to_this_worker_come);
     tcase_add_test(t, thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_loss);
     tcase_add_test(t, a_user_who_leaves_before_the_turn_ends_costs_no_command);

@@ -24,7 +24,7 @@
 
 /* ---- Redis as it is played ---- */
 
-enum item_kind { CONFIRM, MESSAGE, BROADCAST };
+enum item_kind { CONFIRM, MESSAGE, BROADCAST, MARKER };
 
 struct item { /* on its way to the worker */
     enum item_kind kind;
@@ -37,9 +37,11 @@ struct command { /* on its way to Redis */
     uint32_t seq;
 };
 
-struct store_call {
+struct store_call { /* a reading, or the publication of a marker */
     store_user_fn *fn;
+    store_done_fn *done;
     void *data;
+    char marker[TEXT];
     bool is_cancelled, is_executed;
     int error;
     size_t count;
@@ -194,6 +196,27 @@ struct store_call *store_read_user(struct store *s, const char *user_id, store_u
     return redis.calls[redis.calls_end++] = c;
 }
 
+struct store_call *store_publish(struct store *s, const char *channel, struct text_span text,
+                                 store_done_fn *fn, void *data)
+{
+    (void)s;
+    ck_assert_str_eq(channel, "belfry:probe");
+    if (!redis.store_up)
+        return NULL;
+    struct store_call *c = calloc(1, sizeof(*c));
+    c->done = fn;
+    c->data = data;
+    snprintf(c->marker, TEXT, "%.*s", (int)text.len, text.ptr);
+    ck_assert_uint_lt(redis.calls_end, QUEUE);
+    return redis.calls[redis.calls_end++] = c;
+}
+
+const char *subscriber_probe_channel(const struct subscriber *s)
+{
+    (void)s;
+    return "belfry:probe";
+}
+
 struct store_call *store_trim_read(struct store *s, const char *user_id,
                                    const struct text_span *ids, size_t count, store_done_fn *fn,
                                    void *data)
@@ -273,7 +296,9 @@ static inline bool worker_takes_item(void)
     size_t len = strlen(i->text);
     char *text = malloc(len); /* exactly, so that reading beyond is found */
     memcpy(text, i->text, len);
-    if (i->kind == BROADCAST)
+    if (i->kind == MARKER)
+        ck_assert(markers_on_echo(worker.markers, text, len));
+    else if (i->kind == BROADCAST)
         session_on_broadcast(&worker, text, len);
     else if (i->kind == MESSAGE && u && u->subscription == SUBSCRIPTION_CONFIRMED)
         session_on_message(&worker, u, text, len);
@@ -292,6 +317,11 @@ static inline bool redis_reads_list(void)
         return false;
     struct store_call *c = redis.calls[redis.calls_executed++];
     c->is_executed = true;
+    if (c->done) {
+        if (redis.link_up)
+            to_pipe(MARKER, 0, c->marker);
+        return true;
+    }
     c->count = redis.is_wrong_type ? 0 : redis.list_len;
     c->entries = malloc((c->count + 1) * TEXT);
     memcpy(c->entries, redis.list, c->count * TEXT);
@@ -300,6 +330,12 @@ static inline bool redis_reads_list(void)
 
 static inline void answer(struct store_call *c, int error)
 {
+    if (c->done) {
+        if (!c->is_cancelled)
+            c->done(c->data, error, 1);
+        free(c);
+        return;
+    }
     struct text_span entries[HISTORY], marks[4];
     struct store_user stored = {.entries = entries, .entry_count = c->count, .read_ids = marks};
     for (size_t i = 0; i < c->count; i++)
@@ -442,6 +478,7 @@ static inline void settle(void)
     if (!redis.link_up)
         gain_link();
     for (bool moved = true; moved;) {
+        markers_flush(worker.markers);
         moved = redis_takes_command();
         moved = worker_takes_item() || moved;
         moved = redis_reads_list() || moved;
@@ -480,6 +517,7 @@ static inline void setup(void)
     worker.opt = &opt;
     worker.style.with_zone = true;
     worker.hub = hub_new();
+    worker.markers = markers_new(&worker);
     worker.sessions = sessions_new(&worker);
 }
 
@@ -492,6 +530,7 @@ static inline void teardown(void)
     ck_assert_uint_eq(usertable_users(start.users), 0);
     ck_assert_uint_eq(((struct sessions *)worker.sessions)->refreshes_waiting, 0);
     sessions_free(worker.sessions);
+    markers_free(worker.markers);
     while (redis.calls_first < redis.calls_end)
         answer(redis.calls[redis.calls_first++], -ECANCELED);
     hub_free(worker.hub);

@@ -1,0 +1,74 @@
+/*
+ * An answer that came ahead of the subscriber link: kept until the link has brought all that was
+ * published before it was made.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "workers/session_parts.h"
+
+static size_t bytes_of(const struct text_span *spans, size_t count)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += spans[i].len;
+    return bytes;
+}
+
+static struct text_span copy(char **to, struct text_span from)
+{
+    struct text_span made = {*to, from.len};
+    if (from.len)
+        memcpy(*to, from.ptr, from.len);
+    *to += from.len;
+    return made;
+}
+
+/* One block: the struct, the spans, and then their bytes. */
+static struct kept *kept_new(const struct store_user *from)
+{
+    size_t spans = from->entry_count + from->read_count;
+    size_t bytes = bytes_of(from->entries, from->entry_count) +
+                   bytes_of(from->read_ids, from->read_count) + from->snapshot.len +
+                   from->acked.len;
+    struct kept *k = malloc(sizeof(*k) + spans * sizeof(struct text_span) + bytes);
+    if (!k)
+        return NULL;
+    struct text_span *to = (struct text_span *)(k + 1);
+    char *text = (char *)(to + spans);
+    k->stored = (struct store_user){.entries = to,
+                                    .entry_count = from->entry_count,
+                                    .read_ids = to + from->entry_count,
+                                    .read_count = from->read_count,
+                                    .snapshot = copy(&text, from->snapshot),
+                                    .acked = copy(&text, from->acked)};
+    for (size_t i = 0; i < from->entry_count; i++)
+        *to++ = copy(&text, from->entries[i]);
+    for (size_t i = 0; i < from->read_count; i++)
+        *to++ = copy(&text, from->read_ids[i]);
+    return k;
+}
+
+int session_keep(struct sessions *s, struct user *u, const struct store_user *stored, marker_fn *fn)
+{
+    struct kept *k = kept_new(stored);
+    if (!k)
+        return -ENOMEM;
+    k->marker = (struct marker){.fn = fn, .data = u};
+    u->kept = k;
+    counters_inc(CTR_readings_kept);
+    marker_want(s->w->markers, &k->marker);
+    return 0;
+}
+
+void session_unkeep(struct sessions *s, struct user *u)
+{
+    if (!u->kept)
+        return;
+    marker_cancel(s->w->markers, &u->kept->marker);
+    free(u->kept);
+    u->kept = NULL;
+}

@@ -1,0 +1,64 @@
+/*
+ * What a device was not given of the list when it attached, for replay-limit and replay-window, and
+ * what may not have been published yet. Its live copy is for this device, even if it passes for
+ * known because another device was given it.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "workers/session_parts.h"
+
+struct left_out {
+    size_t count;
+    uint64_t ids[];
+};
+
+int session_leave_out(struct device *d, const uint64_t *ids, size_t count)
+{
+    session_left_out_free(d);
+    if (!count)
+        return 0;
+    d->left_out = malloc(sizeof(*d->left_out) + count * sizeof(*ids));
+    if (!d->left_out)
+        return -ENOMEM;
+    d->left_out->count = count;
+    for (size_t i = 0; i < count; i++)
+        d->left_out->ids[i] = ids[i];
+    return 0;
+}
+
+bool session_is_left_out(const struct device *d, uint64_t id_hash)
+{
+    for (size_t i = 0; d->left_out && i < d->left_out->count; i++)
+        if (d->left_out->ids[i] == id_hash)
+            return true;
+    return false;
+}
+
+bool session_is_left_out_for_any(const struct user *u, uint64_t id_hash)
+{
+    for (const struct device *d = u->devices; d; d = d->next)
+        if (session_is_left_out(d, id_hash))
+            return true;
+    return false;
+}
+
+void session_left_out_take(struct device *d, uint64_t id_hash)
+{
+    struct left_out *l = d->left_out;
+    for (size_t i = 0; l && i < l->count; i++)
+        if (l->ids[i] == id_hash) {
+            l->ids[i] = l->ids[--l->count];
+            break;
+        }
+    if (l && !l->count)
+        session_left_out_free(d);
+}
+
+void session_left_out_free(struct device *d)
+{
+    free(d->left_out);
+    d->left_out = NULL;
+}
