@@ -74,6 +74,7 @@ e2e_tests = \
     tests/e2e/test_commands.py \
     tests/e2e/test_delivery.py \
     tests/e2e/test_explain.py \
+    tests/e2e/test_half_open.py \
     tests/e2e/test_handshake.py \
     tests/e2e/test_http.py \
     tests/e2e/test_libbelfry.py \

@@ -226,9 +226,12 @@ def free_port():
 
 
 class Redis(Process):
-    """A private redis-server on a unix socket (and a TCP port when asked)."""
+    """A private redis-server on a unix socket (and a TCP port when asked).
 
-    def __init__(self, tcp=False, appendonly=False, password=None, arguments=()):
+    prefix: what it is started by, instead of directly.
+    """
+
+    def __init__(self, tcp=False, appendonly=False, password=None, arguments=(), prefix=()):
         super().__init__("redis-server")
         self.directory = make_directory()
         self.path = os.path.join(self.directory, "redis.sock")
@@ -236,15 +239,17 @@ class Redis(Process):
         self.appendonly = appendonly
         self.password = password
         self.arguments = list(arguments)
+        self.prefix = list(prefix)
         self._client = None
         self.start()
 
     def start(self):
         program = shutil.which("redis-server") or shutil.which("valkey-server")
-        argv = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path,
-                "--unixsocketperm", "777", "--dir", self.directory, "--save", "",
-                "--appendonly", "yes" if self.appendonly else "no", "--appendfsync", "always",
-                "--daemonize", "no"] + self.arguments
+        argv = self.prefix + [
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path,
+            "--unixsocketperm", "777", "--dir", self.directory, "--save", "",
+            "--appendonly", "yes" if self.appendonly else "no", "--appendfsync", "always",
+            "--daemonize", "no"] + self.arguments
         if self.password:
             argv += ["--requirepass", self.password]
         self.spawn(argv, pipe="stdout")
