@@ -199,7 +199,6 @@ int main(void)
     tcase_add_test(t, the_live_copy_of_a_listed_message_is_dropped_however_late);
     tcase_add_test(t, listing_a_live_message_again_does_not_make_it_listed);
     tcase_add_test(t, what_is_in_no_list_is_not_known);
-    tcase_add_test(t, live_copy_of_what_was_skipped_passes_until_somebody_was_given_it);
     tcase_add_test(t, the_oldest_is_forgotten_and_renewing_makes_an_id_the_newest);
     tcase_add_test(t, a_hundred_thousand_additions_agree_with_a_plain_array);
     tcase_add_test(t, the_largest_history_fits);
