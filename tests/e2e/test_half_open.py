@@ -1,5 +1,5 @@
-"""A network that drops packets without a word: Redis lives in a network namespace of its own, behind
-a pair of virtual links. Needs root."""
+"""A network that drops packets without a word: Redis lives in a network namespace of its own,
+behind a pair of virtual links. Needs root."""
 
 import os
 import shutil
