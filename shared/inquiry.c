@@ -20,6 +20,13 @@ size_t inquiry_bytes(uint32_t count)
     return offsetof(struct inquiry_message, records) + count * sizeof(struct inquiry_record);
 }
 
+size_t inquiry_size(const struct inquiry *q)
+{
+    if (q->kind == INQUIRY_TEXT)
+        return offsetof(struct inquiry_message, text) + q->count;
+    return inquiry_bytes(q->count);
+}
+
 static bool is_terminated(const char *text, size_t cap)
 {
     return memchr(text, '\0', cap) != NULL;
@@ -31,21 +38,26 @@ bool inquiry_take(const void *bytes, size_t len, struct inquiry_message *out)
     if (len < inquiry_bytes(0) || len > sizeof(*out))
         return false;
     memcpy(out, bytes, len);
-    return q->count <= INQUIRY_RECORDS && len == inquiry_bytes(q->count) &&
-           q->kind <= INQUIRY_REMOTE && is_terminated(q->instance, sizeof(q->instance)) &&
+    uint32_t most = q->kind == INQUIRY_TEXT ? INQUIRY_TEXT_BYTES : INQUIRY_RECORDS;
+    return q->count <= most && len == inquiry_size(q) && q->kind <= INQUIRY_REMOTE &&
+           q->ask < INQUIRY_ASKS && is_terminated(q->instance, sizeof(q->instance)) &&
            is_terminated(q->user, sizeof(q->user)) && is_terminated(q->id, sizeof(q->id));
 }
 
 int inquiry_set(struct inquiry *q, const char *user, size_t user_len, const char *id, size_t id_len)
 {
-    if (!keys_is_user_id(user, user_len) || !id_len || id_len > INQUIRY_ID_MAX_BYTES)
+    bool has_user = keys_is_user_id(user, user_len), has_id = id_len > 0;
+    bool is_whole = q->ask == INQUIRY_EXPLAIN ? has_user && has_id
+                    : q->ask == INQUIRY_KICK  ? has_user && !has_id
+                                              : has_user != has_id;
+    if (!is_whole || (!has_user && user_len) || id_len > INQUIRY_ID_MAX_BYTES)
         return -EINVAL;
     memcpy(q->user, user, user_len);
     q->user[user_len] = '\0';
     memcpy(q->id, id, id_len);
     q->id[id_len] = '\0';
     q->user_hash = text_hash64(user, user_len);
-    q->id_hash = message_id_hash(id, id_len);
+    q->id_hash = has_id ? message_id_hash(id, id_len) : 0;
     return 0;
 }
 
@@ -116,31 +128,49 @@ static bool is_object(const char *bytes, size_t len, struct text_span *out)
 
 /* ---- the question ---- */
 
+/* What other instances may be asked. */
+static const char *const ask_words[] = {[INQUIRY_EXPLAIN] = "explain", [INQUIRY_KICK] = "kick"};
+#define ASK_WORDS (sizeof(ask_words) / sizeof(ask_words[0]))
+
 void inquiry_write_request(struct text_buf *out, const struct inquiry *q)
 {
-    text_addf(out, "{\"v\":%d,\"ask\":\"explain\",\"instance\":\"%s\",\"worker\":%u", LAYOUT,
-              q->instance, q->asker_slot);
+    text_addf(out, "{\"v\":%d,\"ask\":\"%s\",\"instance\":\"%s\",\"worker\":%u", LAYOUT,
+              q->ask < ASK_WORDS ? ask_words[q->ask] : "", q->instance, q->asker_slot);
     text_addf(out, ",\"request\":\"%llx\",\"user\":", (unsigned long long)q->number);
     text_add_json(out, q->user, strlen(q->user));
-    text_adds(out, ",\"id\":");
-    text_add_json(out, q->id, strlen(q->id));
+    if (q->ask == INQUIRY_EXPLAIN) {
+        text_adds(out, ",\"id\":");
+        text_add_json(out, q->id, strlen(q->id));
+    }
     text_addc(out, '}');
+}
+
+static bool read_ask(struct text_span object, uint32_t *out)
+{
+    char word[16];
+    if (inquiry_string(object, "ask", word, sizeof(word)) < 0)
+        return false;
+    for (*out = 0; *out < ASK_WORDS; ++*out)
+        if (!strcmp(word, ask_words[*out]))
+            return true;
+    return false;
 }
 
 int inquiry_read_request(const char *bytes, size_t len, struct inquiry *out)
 {
     struct text_span object;
-    char ask[16], user[KEYS_USER_ID_MAX_BYTES + 1], id[INQUIRY_ID_MAX_BYTES + 1];
+    char user[KEYS_USER_ID_MAX_BYTES + 1], id[INQUIRY_ID_MAX_BYTES + 1];
     int64_t slot;
     *out = (struct inquiry){0};
-    if (!is_object(bytes, len, &object) || inquiry_string(object, "ask", ask, sizeof(ask)) < 0 ||
-        strcmp(ask, "explain") != 0 || !read_instance(object, out->instance) ||
+    if (!is_object(bytes, len, &object) || !read_ask(object, &out->ask) ||
+        !read_instance(object, out->instance) ||
         !inquiry_number(object, "worker", 0, UINT16_MAX, &slot) ||
         !read_hex(object, "request", &out->number))
         return -EINVAL;
     out->asker_slot = (uint32_t)slot;
     long user_len = inquiry_string(object, "user", user, sizeof(user));
-    long id_len = inquiry_string(object, "id", id, sizeof(id));
+    long id_len =
+        out->ask == INQUIRY_EXPLAIN ? inquiry_string(object, "id", id, sizeof(id)) : 0;
     if (user_len < 0 || id_len < 0)
         return -EINVAL;
     return inquiry_set(out, user, (size_t)user_len, id, (size_t)id_len);
@@ -198,8 +228,8 @@ void inquiry_write_answer(struct text_buf *out, const struct inquiry_message *m,
     const struct inquiry *q = &m->head;
     text_addf(out, "{\"v\":%d,\"instance\":\"%s\",\"request\":\"%llx\",\"links\":%u", LAYOUT,
               instance, (unsigned long long)q->number, q->links);
-    text_addf(out, ",\"trace_size\":%u,\"cut\":%s,\"last\":%s,\"records\":[", q->trace_size,
-              q->flags & INQUIRY_CUT ? "true" : "false",
+    text_addf(out, ",\"closed\":%u,\"trace_size\":%u,\"cut\":%s,\"last\":%s,\"records\":[",
+              q->closed, q->trace_size, q->flags & INQUIRY_CUT ? "true" : "false",
               q->flags & INQUIRY_LAST ? "true" : "false");
     for (uint32_t i = 0; i < q->count; i++) {
         if (i)
@@ -236,7 +266,7 @@ int inquiry_read_answer(const char *bytes, size_t len, struct inquiry_message *o
     struct text_span object, records;
     struct reading reading = {.to = out};
     struct inquiry *q = &out->head;
-    int64_t links, trace_size;
+    int64_t links, trace_size, closed;
     *q = (struct inquiry){.kind = INQUIRY_REMOTE};
     if (!is_object(bytes, len, &object) || !read_instance(object, q->instance) ||
         !read_hex(object, "request", &q->number) ||
@@ -244,6 +274,9 @@ int inquiry_read_answer(const char *bytes, size_t len, struct inquiry_message *o
         !inquiry_number(object, "trace_size", 0, TRACE_MAX_RECORDS, &trace_size) ||
         !json_find(object, "records", &records))
         return -EINVAL;
+    if (!inquiry_number(object, "closed", 0, UINT32_MAX, &closed))
+        closed = 0; /* an instance of before there was KICK does not tell */
+    q->closed = (uint32_t)closed;
     q->links = (uint32_t)links;
     q->trace_size = (uint32_t)trace_size;
     q->flags = (read_flag(object, "cut") ? INQUIRY_CUT : 0U) |

@@ -1,13 +1,17 @@
 /*
- * inquiry.h - "what happened to this message?": the question and its answers, as they go between
- * the master and its workers (ipc.h), and between instances over Redis (belfry-protocol(7)).
+ * inquiry.h - what an operator asks of all workers, and the answers: as they go between the master
+ * and its workers (ipc.h), and between instances over Redis (belfry-protocol(7)).
+ *
+ *   EXPLAIN  what happened to this message of this user?
+ *   KICK     close this user's connections (4003); how many were there?
+ *   SHOW     what state is this connection in, or those of this user? Of this instance only
  *
  * PURE: layouts, and JSON in and out. Who asks whom is src/explain.c and workers/inquest.c. What
  * comes over Redis is somebody else's text: it is checked whole, bounded, and copied into these
  * fixed layouts, so that the master parses nothing.
  *
- *   master -> worker   ASK    open connections of a user; with INQUIRY_OTHERS also: ask the others
- *   worker -> master   TOLD   INQUIRY_OPEN, INQUIRY_PUBLISHED or INQUIRY_REMOTE
+ *   master -> worker   ASK    do or tell it; with INQUIRY_OTHERS also: ask the other instances
+ *   worker -> master   TOLD   INQUIRY_OWN, INQUIRY_TEXT, INQUIRY_PUBLISHED or INQUIRY_REMOTE
  *   worker -> master   ASKED  another instance's question
  *   master -> worker   TELL   a part of the answer to it, to be published
  */
@@ -30,9 +34,13 @@
 #define INQUIRY_ANSWER_MAX_BYTES 65536    /* of JSON */
 #define INQUIRY_INSTANCE_BYTES 40
 
+enum inquiry_ask { INQUIRY_EXPLAIN, INQUIRY_KICK, INQUIRY_SHOW, INQUIRY_ASKS };
+
 enum inquiry_kind {
     INQUIRY_NONE,
-    INQUIRY_OPEN,      /* records of fate OPEN: one worker's connections */
+    INQUIRY_OWN,       /* one worker's part: EXPLAIN: records of fate OPEN, its connections; KICK:
+                        * how many it closed */
+    INQUIRY_TEXT,      /* SHOW: connections as JSON objects, a comma between them */
     INQUIRY_PUBLISHED, /* the question reached `receivers` links; negative errno: it did not go */
     INQUIRY_REMOTE     /* a part of another instance's answer */
 };
@@ -53,10 +61,12 @@ struct inquiry {
     uint32_t links;      /* workers of the answering instance that the question must have reached */
     uint32_t trace_size; /* its rings' */
     uint32_t asker_slot; /* ASKED, TELL: with instance: where the answer goes */
-    uint32_t count;      /* records that follow */
+    uint32_t count;      /* records that follow; INQUIRY_TEXT: bytes */
+    uint32_t ask;        /* enum inquiry_ask, of a question */
+    uint32_t closed;     /* answers to KICK: connections that were closed */
     char instance[INQUIRY_INSTANCE_BYTES]; /* ASKED, TELL: who asks; REMOTE: who answers */
     char user[KEYS_USER_ID_MAX_BYTES + 8];
-    char id[INQUIRY_ID_MAX_BYTES + 8];
+    char id[INQUIRY_ID_MAX_BYTES + 8]; /* EXPLAIN: the message's; SHOW: the connection's */
 };
 
 struct inquiry_record {
@@ -65,23 +75,30 @@ struct inquiry_record {
     uint32_t reserved;
 };
 
+#define INQUIRY_TEXT_BYTES (INQUIRY_RECORDS * sizeof(struct inquiry_record))
+
 struct inquiry_message {
     struct inquiry head;
-    struct inquiry_record records[INQUIRY_RECORDS];
+    union {
+        struct inquiry_record records[INQUIRY_RECORDS];
+        char text[INQUIRY_TEXT_BYTES]; /* not NUL-terminated */
+    };
 };
 _Static_assert(sizeof(struct inquiry_message) <= IPC_BODY_MAX_BYTES, "one message of the pair");
 
 /* Bytes of a message with that many records. */
 size_t inquiry_bytes(uint32_t count);
+size_t inquiry_size(const struct inquiry *q); /* of a message with this head */
 /* Copies a message's body; false when the bytes are none: count, kind and strings within bounds. */
 bool inquiry_take(const void *bytes, size_t len, struct inquiry_message *out);
-/* Fills user, id and their hashes. 0 or -EINVAL (an id of 0 or too many bytes, no user id). */
+/* Fills user, id and their hashes with what q->ask needs: EXPLAIN both, KICK a user and no id, SHOW
+ * one of the two. 0 or -EINVAL (an id of 0 or too many bytes, no user id). */
 int inquiry_set(struct inquiry *q, const char *user, size_t user_len, const char *id,
                 size_t id_len);
 
 /* ---- JSON ---- */
 
-/* The question, as it is published: instance, asker_slot, number, user, id. */
+/* The question, as it is published: ask (not SHOW), instance, asker_slot, number, user, id. */
 void inquiry_write_request(struct text_buf *out, const struct inquiry *q);
 /* 0 or -EINVAL. Everything not in the text is zero. */
 int inquiry_read_request(const char *bytes, size_t len, struct inquiry *out);

@@ -139,23 +139,49 @@ static size_t take_word(const char **rest, char *out, size_t cap)
     return n > 0 ? (size_t)n : 0;
 }
 
-static void serve_explain(struct client *c, const char *words)
+/* Questions that workers have to answer: which words follow. */
+static const struct question {
+    const char *word;
+    enum inquiry_ask ask;
+    bool has_user, has_id;
+    const char *usage;
+} questions[] = {
+    {"explain ", INQUIRY_EXPLAIN, true, true, "expected: explain USER ID"},
+    {"kick ", INQUIRY_KICK, true, false, "expected: kick USER"},
+    {"show ", INQUIRY_SHOW, false, true, "expected: show ID"},
+    {"connections ", INQUIRY_SHOW, true, false, "expected: connections USER"},
+};
+
+static void serve_question(struct client *c, const struct question *q, const char *words)
 {
     char user[CONTROL_REQUEST_BYTES], id[CONTROL_REQUEST_BYTES];
     struct control *control = c->owner;
-    size_t user_len = take_word(&words, user, sizeof(user));
-    size_t id_len = take_word(&words, id, sizeof(id));
+    size_t user_len = q->has_user ? take_word(&words, user, sizeof(user)) : 0;
+    size_t id_len = q->has_id ? take_word(&words, id, sizeof(id)) : 0;
     int error = -EINVAL;
-    if (user_len && id_len && !*words)
-        error = control->handlers.on_explain(control->data, c->ticket,
-                                             (struct text_span){user, user_len},
-                                             (struct text_span){id, id_len});
+    if (!*words)
+        error = control->handlers.on_question(control->data, c->ticket, q->ask,
+                                              (struct text_span){user, user_len},
+                                              (struct text_span){id, id_len});
     if (!error)
         c->state = CLIENT_ASKING;
     else
-        answer_result(c, false, error == -EINVAL ? "expected: explain USER ID"
+        answer_result(c, false, error == -EINVAL ? q->usage
                                 : error == -EBUSY ? "too many questions at a time"
                                                   : log_errno(error));
+}
+
+/* False: it is no question. */
+static bool serve_if_question(struct client *c)
+{
+    for (size_t i = 0; i < sizeof(questions) / sizeof(questions[0]); i++) {
+        size_t len = strlen(questions[i].word);
+        if (strncmp(c->request, questions[i].word, len) != 0)
+            continue;
+        serve_question(c, &questions[i], c->request + len);
+        return true;
+    }
+    return false;
 }
 
 static void serve(struct client *c)
@@ -176,10 +202,9 @@ static void serve(struct client *c)
     } else if (!strcmp(request, "drain")) {
         answer_result(c, true, NULL);
         h->on_drain(data);
-    } else if (!strncmp(request, "explain ", 8)) {
-        serve_explain(c, request + 8);
-    } else {
-        answer_result(c, false, "unknown request: expected status, explain, reload, stop or drain");
+    } else if (!serve_if_question(c)) {
+        answer_result(c, false, "unknown request: expected status, explain, kick, show, "
+                                "connections, reload, stop or drain");
     }
 }
 

@@ -8,12 +8,16 @@
  * ended by '\n', and closes. Requests:
  *
  *   status   the object below
- *   explain USER ID   what is known of a message, see explain.h; both words percent-encoded
+ *   explain USER ID   what is known of a message, see explain.h; words are percent-encoded
+ *   kick USER   closes the user's connections with 4003, here and on the other instances on the
+ *            same Redis; answered when all have answered or a second is over, see explain.h
+ *   show ID  one connection of this instance; see explain.h
+ *   connections USER   this instance's connections of a user, in the same form
  *   reload   as SIGHUP; answered when it is done, which may take half a minute
  *   stop     as SIGTERM; answered before the stop begins
  *   drain    as SIGQUIT; answered before the drain begins
  *
- * All but status and explain are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an
+ * Reload, stop and drain are answered {"ok":true} or {"ok":false,"error":TEXT}; so is an
  * unknown request. TEXT may hold several lines (a refused configuration has several errors).
  *
  * Status: {"ok":true, "version", "instance_id", "pid", "state", "generation", "uptime_seconds",
@@ -22,8 +26,12 @@
  *   "control_socket": PATH, "redis": URL without credentials, "user": TEXT (the workers'),
  *   "last_reload": null or {"at": ISO 8601, "ok": bool, "message": TEXT},
  *   "connected_users": n, "worker_count": n (configured), "restarts": n (unasked deaths),
+ *   "redis_links": {"workers": n (ready), "subscriber_up": n, "command_up": n (of these),
+ *   "latency_ms", "last_delivery_probe_ms": the longest, "last_delivery_probe_at": ISO 8601, the
+ *   oldest; null where one of them has none}, "rates": RATES,
  *   "totals": GROUPS, "workers": [{"slot", "position", "pid", "generation", "state", "restarts",
- *   "uptime_seconds", and GROUPS' members}]}
+ *   "uptime_seconds", "rss_bytes": n or null, "rates": RATES, and GROUPS' members}]}
+ * RATES: what rates.h writes.
  * GROUPS: one object for each group of counters.def (of all slots, dead workers' totals
  *   included, or of one slot): "connections":{"websockets":n,...}, "http", "messages", "client",
  *   "redis", "process", "closes".
@@ -41,6 +49,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/inquiry.h"
 #include "shared/text.h"
 
 #define CONTROL_CLIENTS 16
@@ -57,8 +66,10 @@ struct control_handlers {
     int (*on_reload)(void *data, char *why, size_t cap);
     void (*on_stop)(void *data);
     void (*on_drain)(void *data);
-    /* 0: control_explained follows with the ticket, not before this returns; or negative errno. */
-    int (*on_explain)(void *data, uint64_t ticket, struct text_span user, struct text_span id);
+    /* 0: control_explained follows with the ticket, not before this returns; or negative errno.
+     * What the question does not name is empty. */
+    int (*on_question)(void *data, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
+                       struct text_span id);
 };
 
 /*

@@ -14,6 +14,7 @@
 struct source {
     char instance[INQUIRY_INSTANCE_BYTES];
     uint32_t trace_size;
+    uint32_t closed;           /* connections, for KICK */
 };
 
 struct found {
@@ -39,6 +40,8 @@ struct question {
     uint64_t own_links;        /* of this instance's workers, which hear the question too */
     uint64_t links;            /* all that it reached */
     uint64_t links_answered;
+    uint64_t closed;           /* connections, of all instances */
+    struct text_buf rows;      /* SHOW: connections */
     bool is_cut;
     struct source sources[EXPLAIN_INSTANCES];
     uint32_t source_count;
@@ -123,10 +126,18 @@ static void write_head(const struct question *q, struct text_buf *out)
 static void write_answer(const struct question *q, struct text_buf *out)
 {
     write_head(q, out);
+    if (q->q.ask == INQUIRY_SHOW) {
+        text_adds(out, ",\"connections\":[");
+        text_adds(out, q->rows.data ? q->rows.data : "");
+        text_adds(out, "]}");
+        return;
+    }
+    if (q->q.ask == INQUIRY_KICK)
+        text_addf(out, ",\"closed\":%llu", (unsigned long long)q->closed);
     text_adds(out, ",\"instances\":[");
     for (uint32_t i = 0; i < q->source_count; i++)
-        text_addf(out, "%s{\"instance\":\"%s\",\"trace_size\":%u}", i ? "," : "",
-                  q->sources[i].instance, q->sources[i].trace_size);
+        text_addf(out, "%s{\"instance\":\"%s\",\"trace_size\":%u,\"closed\":%u}", i ? "," : "",
+                  q->sources[i].instance, q->sources[i].trace_size, q->sources[i].closed);
     text_adds(out, "],\"records\":[");
     for (size_t i = 0; i < q->found_count; i++) {
         if (i)
@@ -142,6 +153,7 @@ static void tell_asker(const struct question *q)
     const struct explain *e = q->owner;
     struct inquiry_message m = {.head = {.number = q->q.number,
                                          .links = (uint32_t)q->own_links,
+                                         .closed = q->sources[0].closed,
                                          .trace_size = e->shared.trace->size,
                                          .asker_slot = q->q.asker_slot}};
     size_t at = 0;
@@ -167,6 +179,7 @@ static void forget(struct question *q)
     ev_timer_stop(q->owner->shared.loop, &q->limit);
     ev_timer_stop(q->owner->shared.loop, &q->step);
     free(q->found);
+    text_buf_free(&q->rows);
     free(q);
 }
 
@@ -237,7 +250,8 @@ static void ask_workers(struct question *q)
     m.head.number = q->number;
     for (uint32_t slot = 0; slot < e->shared.counters->head->slots; slot++) {
         bool asks_others =
-            !q->is_foreign && q->others == OTHERS_NOT_ASKED && hears_redis(e, slot);
+            !q->is_foreign && q->q.ask != INQUIRY_SHOW && q->others == OTHERS_NOT_ASKED &&
+            hears_redis(e, slot);
         m.head.flags = asks_others ? INQUIRY_OTHERS : 0;
         if (supervisor_send(e->shared.supervisor, slot, CONTROL_ASK, &m, inquiry_bytes(0)) < 0)
             continue;
@@ -269,6 +283,8 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
     if (getrandom(&q->number, sizeof(q->number), GRND_NONBLOCK) < 0)
         q->number = (uint64_t)(ev_now(e->shared.loop) * 1e6);
     source_of(q, e->shared.instance_id, e->shared.trace->size);
+    if (q->q.ask != INQUIRY_EXPLAIN) /* the traces say nothing about it */
+        q->next_ring = e->shared.counters->head->slots;
     q->next = e->questions;
     e->questions = q;
     ev_timer_init(&q->limit, on_limit, EXPLAIN_LIMIT_S, 0.0);
@@ -279,9 +295,10 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
     return q;
 }
 
-int explain_ask(struct explain *e, uint64_t ticket, struct text_span user, struct text_span id)
+int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
+                struct text_span id)
 {
-    struct inquiry inquiry = {0};
+    struct inquiry inquiry = {.ask = ask};
     if (inquiry_set(&inquiry, user.ptr, user.len, id.ptr, id.len) < 0)
         return -EINVAL;
     if (count_questions(e, false) >= EXPLAIN_OWN)
@@ -309,10 +326,43 @@ static void on_asked(struct explain *e, uint32_t slot, const struct inquiry *inq
 
 /* ---- what workers tell ---- */
 
+/* What others tell is as true as Redis is well guarded; it must only not overflow. */
+static void add_closed(struct question *q, int source, const struct inquiry_message *m)
+{
+    q->closed += m->head.closed;
+    if (source >= 0 && q->sources[source].closed <= UINT32_MAX - m->head.closed)
+        q->sources[source].closed += m->head.closed;
+}
+
+/* One worker's part is whole when it says so. */
+static void on_own(struct question *q, uint32_t slot, const struct inquiry_message *m)
+{
+    if (q->has_told[slot])
+        return;
+    if (m->head.flags & INQUIRY_LAST) {
+        q->has_told[slot] = true;
+        q->answered++;
+    }
+    q->is_cut |= (m->head.flags & INQUIRY_CUT) != 0;
+    add_closed(q, 0, m);
+    for (uint32_t i = 0; m->head.kind == INQUIRY_OWN && i < m->head.count; i++)
+        add_found(q, 0, &m->records[i]);
+    if (m->head.kind != INQUIRY_TEXT || !m->head.count)
+        return;
+    if (q->rows.len + m->head.count > EXPLAIN_ROWS_BYTES) {
+        q->is_cut = true;
+        return;
+    }
+    if (q->rows.len)
+        text_addc(&q->rows, ',');
+    text_add(&q->rows, m->text, m->head.count);
+}
+
 static void on_remote(struct question *q, const struct inquiry_message *m)
 {
     int source = source_of(q, m->head.instance, m->head.trace_size);
     q->is_cut |= source < 0 || m->head.flags & INQUIRY_CUT;
+    add_closed(q, source, m);
     for (uint32_t i = 0; source >= 0 && i < m->head.count; i++)
         add_found(q, (uint32_t)source, &m->records[i]);
     if (m->head.flags & INQUIRY_LAST)
@@ -322,14 +372,9 @@ static void on_remote(struct question *q, const struct inquiry_message *m)
 static void on_told(struct question *q, uint32_t slot, const struct inquiry_message *m)
 {
     switch (m->head.kind) {
-    case INQUIRY_OPEN:
-        if (q->has_told[slot])
-            break;
-        q->has_told[slot] = true;
-        q->answered++;
-        q->is_cut |= (m->head.flags & INQUIRY_CUT) != 0;
-        for (uint32_t i = 0; i < m->head.count; i++)
-            add_found(q, 0, &m->records[i]);
+    case INQUIRY_OWN:
+    case INQUIRY_TEXT:
+        on_own(q, slot, m);
         break;
     case INQUIRY_PUBLISHED:
         q->others = m->head.receivers < 0 ? OTHERS_FAILED : OTHERS_REACHED;

@@ -1,18 +1,22 @@
 /*
- * explain.h - what the servers know of one message: the master's side of `belfryctl explain`.
+ * explain.h - what an operator asks of all workers (shared/inquiry.h): the master's side of
+ * `belfryctl explain`, `kick` and `show`.
  *
- * Master only; never blocks. Reads the rings of all workers' traces from shared memory, one ring in
- * a turn; asks every worker for the user's open connections; has one worker ask the other instances
- * over Redis; and answers when all have answered, or after EXPLAIN_LIMIT_S. Questions of other
+ * Master only; never blocks. Every worker is asked, for its part of the answer or to close the
+ * user's connections; one of them asks the other instances over Redis (not for `show`). To explain
+ * a message the rings of all workers' traces are read from shared memory, too, one ring in a turn.
+ * The answer is given when all have answered, or after EXPLAIN_LIMIT_S. Questions of other
  * instances are answered the same way, except that nobody else is asked. Only collects: what it all
  * means is told by belfryctl (src/verdict.h).
  *
- * Answer: {"ok":true, "instance_id", "trace_size": records in a ring (0: off), "cut": bool,
+ * Answer to all: {"ok":true, "instance_id", "trace_size": records in a ring (0: off), "cut": bool,
  *   "workers": {"asked": n, "answered": n},
  *   "others": {"asked": bool, "error": TEXT or null, "links": n (workers of other instances that
- *     the question reached), "answered": n (of these)},
- *   "instances": [{"instance", "trace_size"}],
- *   "records": [{"instance", and what inquiry_write_record writes}]}
+ *     the question reached), "answered": n (of these)}, and
+ *   explain, kick: "instances": [{"instance", "trace_size", "closed"}],
+ *     "records": [{"instance", and what inquiry_write_record writes}]
+ *   kick: "closed": n (connections, of all instances)
+ *   show: "connections": [what workers/roster.h writes]}
  */
 #ifndef BELFRY_SRC_EXPLAIN_H
 #define BELFRY_SRC_EXPLAIN_H
@@ -22,6 +26,7 @@
 #include <stdint.h>
 
 #include "shared/counters.h"
+#include "shared/inquiry.h"
 #include "shared/ipc.h"
 #include "shared/text.h"
 #include "shared/trace.h"
@@ -33,6 +38,7 @@
 #define EXPLAIN_RECORDS 4000
 #define EXPLAIN_FOREIGN_RECORDS 1000 /* of which the pair to a worker holds all parts at once */
 #define EXPLAIN_INSTANCES 64
+#define EXPLAIN_ROWS_BYTES (1u << 20) /* of connections that are shown */
 
 struct explain;
 
@@ -52,9 +58,10 @@ struct explain *explain_new(const struct explain_shared *shared);
 /* Questions under way are forgotten. Accepts NULL. */
 void explain_free(struct explain *e);
 
-/* on_answer follows with the ticket, never from within. 0, -EINVAL (no user id, no message id),
+/* on_answer follows with the ticket, never from within. 0, -EINVAL (see inquiry_set),
  * -EBUSY (EXPLAIN_OWN are under way) or -ENOMEM. */
-int explain_ask(struct explain *e, uint64_t ticket, struct text_span user, struct text_span id);
+int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
+                struct text_span id);
 /* CONTROL_TOLD or CONTROL_ASKED of a worker. */
 void explain_on_message(struct explain *e, uint32_t slot, enum control_type type, const void *body,
                         size_t len);

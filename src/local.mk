@@ -35,6 +35,8 @@ src_libmaster_la_SOURCES = \
     src/pidfile.h \
     src/privileges.c \
     src/privileges.h \
+    src/rates.c \
+    src/rates.h \
     src/reload.c \
     src/scratch.c \
     src/scratch.h \

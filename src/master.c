@@ -292,10 +292,11 @@ static void handle_drain(void *data)
     drain(data, "control socket");
 }
 
-static int handle_explain(void *data, uint64_t ticket, struct text_span user, struct text_span id)
+static int handle_question(void *data, uint64_t ticket, enum inquiry_ask ask,
+                           struct text_span user, struct text_span id)
 {
     struct master *m = data;
-    return explain_ask(m->explain, ticket, user, id);
+    return explain_ask(m->explain, ticket, ask, user, id);
 }
 
 static void on_explained(void *data, uint64_t ticket, const struct text_buf *text)
@@ -422,7 +423,7 @@ static int open_listeners(struct master *m)
 static int open_control(struct master *m)
 {
     static const struct control_handlers handlers = {handle_status, handle_reload, handle_stop,
-                                                     handle_drain, handle_explain};
+                                                     handle_drain, handle_question};
     const struct options *opt = m->current->opt;
     if (!*opt->control_socket)
         return 0;
@@ -488,7 +489,8 @@ static int set_up_generation(struct master *m, struct options *opt)
     return 0;
 }
 
-static int make_explain(struct master *m)
+/* What answers belfryctl beside the master itself. */
+static int make_answerers(struct master *m)
 {
     struct explain_shared shared = {.loop = m->loop,
                                     .counters = &m->counters,
@@ -498,7 +500,8 @@ static int make_explain(struct master *m)
                                     .on_answer = on_explained,
                                     .data = m};
     m->explain = explain_new(&shared);
-    return m->explain ? 0 : -ENOMEM;
+    m->rates = rates_new(m->loop, &m->counters);
+    return m->explain && m->rates ? 0 : -ENOMEM;
 }
 
 /* Everything else before the loop. */
@@ -525,7 +528,7 @@ static int set_up(struct master *m, struct options *opt)
                                        .instance_id = m->instance_id,
                                        .demo_page = m->dev ? dev_page(m->dev) : NULL};
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
-    if (!m->supervisor || make_explain(m))
+    if (!m->supervisor || make_answerers(m))
         return fail_start(m, MASTER_EXIT_RUNTIME, "no memory");
     error = open_control(m);
     if (error)
@@ -544,6 +547,7 @@ static void tear_down(struct master *m)
     ev_timer_stop(m->loop, &m->shut_timer);
     reload_fini(m);
     explain_free(m->explain);
+    rates_free(m->rates);
     supervisor_free(m->supervisor);
     embedded_free(m->embedded);
     generation_free(m->current);

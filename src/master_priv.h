@@ -21,6 +21,7 @@
 #include "src/generation.h"
 #include "src/pidfile.h"
 #include "src/privileges.h"
+#include "src/rates.h"
 #include "src/scratch.h"
 #include "src/supervisor.h"
 
@@ -37,6 +38,7 @@ struct master {
     struct supervisor *supervisor;
     struct control *control;    /* NULL: none */
     struct explain *explain;
+    struct rates *rates;
     struct embedded *embedded;  /* NULL: none */
     struct dev *dev;            /* NULL: none */
     char scratch[SCRATCH_PATH_BYTES]; /* "": none */

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -66,6 +68,21 @@ static void add_last_reload(const struct master *m, struct text_buf *out)
     text_addc(out, '}');
 }
 
+/* Resident memory of a worker, pages that it shares with others included; 0: not known. proc(5). */
+static unsigned long long resident_bytes(pid_t pid)
+{
+    char path[40], text[64] = "";
+    unsigned long long pages = 0;
+    snprintf(path, sizeof(path), "/proc/%ld/statm", (long)pid);
+    int fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return 0;
+    if (read(fd, text, sizeof(text) - 1) > 0 && sscanf(text, "%*u %llu", &pages) != 1)
+        pages = 0;
+    close(fd);
+    return pages * (unsigned long long)sysconf(_SC_PAGESIZE);
+}
+
 static void add_worker(const struct master *m, const struct supervisor_worker *w,
                        struct text_buf *out)
 {
@@ -74,6 +91,12 @@ static void add_worker(const struct master *m, const struct supervisor_worker *w
     add_string(out, "state", slots_phase_name(w->phase));
     text_addf(out, ",\"restarts\":%u,\"uptime_seconds\":%lld", w->restarts,
               (long long)(w->uptime_ms / 1000));
+    unsigned long long resident = resident_bytes(w->pid);
+    if (resident)
+        text_addf(out, ",\"rss_bytes\":%llu,\"rates\":", resident);
+    else
+        text_adds(out, ",\"rss_bytes\":null,\"rates\":");
+    rates_write(m->rates, (int)w->slot, out);
     add_groups(m, (int)w->slot, false, out);
     text_addc(out, '}');
 }
@@ -92,6 +115,48 @@ static void add_workers(const struct master *m, struct text_buf *out)
         is_first = false;
     }
     text_addc(out, ']');
+}
+
+/* Redis as the workers that serve see it: as bad as the worst of them. */
+struct links {
+    uint32_t workers, subscriber_up, command_up;
+    uint64_t latency_us, probe_us;
+    int64_t probed_at_ms; /* 0: one was never probed */
+};
+
+static void look_at_links(const struct counters *c, uint32_t slot, struct links *links)
+{
+    uint64_t latency_us = counters_get(c, slot, CTR_redis_latency_us);
+    uint64_t probe_us = counters_get(c, slot, CTR_redis_delivery_probe_us);
+    int64_t at_ms = (int64_t)counters_get(c, slot, CTR_redis_delivery_probe_at_ms);
+    links->subscriber_up += counters_get(c, slot, CTR_redis_subscriber_up) != 0;
+    links->command_up += counters_get(c, slot, CTR_redis_command_up) != 0;
+    links->latency_us = latency_us > links->latency_us ? latency_us : links->latency_us;
+    links->probe_us = probe_us > links->probe_us ? probe_us : links->probe_us;
+    if (!links->workers++ || at_ms < links->probed_at_ms)
+        links->probed_at_ms = at_ms;
+}
+
+static void add_links(const struct master *m, struct text_buf *out)
+{
+    struct links links = {0};
+    struct supervisor_worker w;
+    for (uint32_t i = 0; i < m->counters.head->slots; i++)
+        if (supervisor_worker(m->supervisor, i, &w) && w.phase == SLOT_PHASE_READY)
+            look_at_links(&m->counters, i, &links);
+    text_addf(out, ",\"redis_links\":{\"workers\":%u,\"subscriber_up\":%u,\"command_up\":%u",
+              links.workers, links.subscriber_up, links.command_up);
+    if (links.workers && links.command_up == links.workers)
+        text_addf(out, ",\"latency_ms\":%.3f", (double)links.latency_us / 1000);
+    else
+        text_adds(out, ",\"latency_ms\":null");
+    if (links.probed_at_ms) {
+        text_addf(out, ",\"last_delivery_probe_ms\":%.3f", (double)links.probe_us / 1000);
+        add_time(out, "last_delivery_probe_at", links.probed_at_ms);
+    } else {
+        text_adds(out, ",\"last_delivery_probe_ms\":null,\"last_delivery_probe_at\":null");
+    }
+    text_addc(out, '}');
 }
 
 void status_write(const struct master *m, struct text_buf *out)
@@ -116,6 +181,9 @@ void status_write(const struct master *m, struct text_buf *out)
     text_addf(out, ",\"connected_users\":%u,\"worker_count\":%u,\"restarts\":%llu",
               usertable_users(m->users), g->workers,
               (unsigned long long)supervisor_restarts(m->supervisor));
+    add_links(m, out);
+    text_adds(out, ",\"rates\":");
+    rates_write(m->rates, -1, out);
     text_adds(out, ",\"totals\":{");
     add_groups(m, -1, true, out);
     text_addc(out, '}');

@@ -155,6 +155,29 @@ void filter_json(const struct filter *f, struct text_buf *out)
     text_addc(out, ']');
 }
 
+void filter_describe(const struct filter *f, struct text_buf *out)
+{
+    size_t bytes = 0;
+    uint32_t i = 0;
+    if (!f || (!f->is_list && !f->count)) {
+        text_adds(out, "null");
+        return;
+    }
+    text_addf(out, "{\"%s\":[", f->is_list ? "only" : "except");
+    for (; i < f->count; i++) {
+        bytes += strlen(f->names[i].text);
+        if (bytes > FILTER_DESCRIBED_BYTES)
+            break;
+        if (i)
+            text_addc(out, ',');
+        text_add_json(out, f->names[i].text, strlen(f->names[i].text));
+    }
+    text_addc(out, ']');
+    if (i < f->count)
+        text_addf(out, ",\"more\":%u", f->count - i);
+    text_addc(out, '}');
+}
+
 int filter_copy(const struct filter *f, struct filter **copy)
 {
     if (!f) {

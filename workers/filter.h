@@ -31,6 +31,10 @@ bool filter_allows(const struct filter *f, uint64_t type_hash); /* NULL: true */
 /* The list of subscribed names as a JSON array, upper or lower as given; [] when everything passes
  * or only exclusions are kept. */
 void filter_json(const struct filter *f, struct text_buf *out);
+/* For people: null (everything passes), {"only":[...]} or {"except":[...]}; so many bytes of names
+ * at most, then "more":n. */
+#define FILTER_DESCRIBED_BYTES 1000
+void filter_describe(const struct filter *f, struct text_buf *out);
 /* *copy is NULL for a NULL filter. 0 or -ENOMEM. */
 int filter_copy(const struct filter *f, struct filter **copy);
 void filter_free(struct filter *f);

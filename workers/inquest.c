@@ -12,6 +12,7 @@
 #include "workers/conn.h"
 #include "workers/fate.h"
 #include "workers/hub.h"
+#include "workers/roster.h"
 #include "workers/store.h"
 
 #define CHANNEL_BYTES 96
@@ -38,7 +39,7 @@ void inquest_free(struct inquest *q)
 static void tell_master(const struct worker *w, enum control_type type,
                         const struct inquiry_message *m)
 {
-    int error = ipc_send(w->start->control_fd, type, m, inquiry_bytes(m->head.count), -1);
+    int error = ipc_send(w->start->control_fd, type, m, inquiry_size(&m->head), -1);
     if (error) /* the question ends by its time limit */
         log_debug("inquiry-not-told", "error", log_errno(error));
 }
@@ -59,7 +60,7 @@ static void add_open(const struct worker *w, const struct conn *c, struct inquir
 static void tell_open(const struct worker *w, const struct inquiry *asked)
 {
     struct inquiry_message m = {
-        .head = {.number = asked->number, .kind = INQUIRY_OPEN, .flags = INQUIRY_LAST}};
+        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
     struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
     for (struct device *d = u ? u->devices : NULL; d; d = d->next) {
         if (m.head.count == INQUIRY_RECORDS) {
@@ -70,6 +71,81 @@ static void tell_open(const struct worker *w, const struct inquiry *asked)
     }
     tell_master(w, CONTROL_TOLD, &m);
 }
+
+/* The connections leave their user at the end of the turn, so that the walk is safe (conn.h). */
+static void kick(const struct worker *w, const struct inquiry *asked)
+{
+    struct inquiry_message m = {
+        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
+    struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
+    for (struct device *d = u ? u->devices : NULL; d; d = d->next) {
+        if (d->conn->state != CONN_OPEN)
+            continue;
+        conn_close(d->conn, CLOSE_ADMIN);
+        m.head.closed++;
+    }
+    if (m.head.closed)
+        log_notice("user-kicked", "user", asked->user, "connections", LOG_INT(m.head.closed));
+    tell_master(w, CONTROL_TOLD, &m);
+}
+
+/* ---- connections as they are ---- */
+
+struct showing {
+    const struct worker *w;
+    const struct inquiry *asked;
+    struct inquiry_message m;
+    uint64_t serial;    /* of the id that is asked for */
+    unsigned rows;
+    struct text_buf row; /* scratch */
+};
+
+static void show_connection(struct showing *s, const struct conn *c)
+{
+    struct inquiry *head = &s->m.head;
+    text_buf_reset(&s->row);
+    roster_write(c, &s->row);
+    if (s->rows == INQUEST_ROWS || s->row.failed || s->row.len >= INQUIRY_TEXT_BYTES) {
+        head->flags |= INQUIRY_CUT;
+        return;
+    }
+    if (head->count + 1 + s->row.len > INQUIRY_TEXT_BYTES) {
+        tell_master(s->w, CONTROL_TOLD, &s->m);
+        head->count = 0;
+    }
+    s->rows++;
+    if (head->count)
+        s->m.text[head->count++] = ',';
+    memcpy(s->m.text + head->count, s->row.data, s->row.len);
+    head->count += (uint32_t)s->row.len;
+}
+
+static void show_if_asked(void *data, struct conn *c)
+{
+    struct showing *s = data;
+    char id[CONN_ID_BYTES];
+    if (c->serial == s->serial && !strcmp(conn_id(c, id), s->asked->id))
+        show_connection(s, c);
+}
+
+static void show(const struct worker *w, const struct inquiry *asked)
+{
+    struct showing s = {.w = w, .asked = asked};
+    const char *serial = strrchr(asked->id, '-');
+    s.m.head = (struct inquiry){.number = asked->number, .kind = INQUIRY_TEXT};
+    if (serial) {
+        s.serial = strtoull(serial + 1, NULL, 16);
+        conns_each(w->conns, show_if_asked, &s);
+    }
+    struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
+    for (struct device *d = u ? u->devices : NULL; d; d = d->next)
+        show_connection(&s, d->conn);
+    s.m.head.flags |= INQUIRY_LAST;
+    tell_master(w, CONTROL_TOLD, &s.m);
+    text_buf_free(&s.row);
+}
+
+/* ---- other instances are asked ---- */
 
 struct publication {
     struct worker *w;
@@ -116,22 +192,37 @@ void inquest_on_ask(struct inquest *q, const void *body, size_t len)
     struct inquiry_message m;
     if (!inquiry_take(body, len, &m))
         return;
-    tell_open(q->w, &m.head);
+    switch ((enum inquiry_ask)m.head.ask) {
+    case INQUIRY_EXPLAIN:
+        tell_open(q->w, &m.head);
+        break;
+    case INQUIRY_KICK:
+        kick(q->w, &m.head);
+        break;
+    case INQUIRY_SHOW:
+        show(q->w, &m.head);
+        break;
+    case INQUIRY_ASKS:
+        break;
+    }
     if (m.head.flags & INQUIRY_OTHERS)
         ask_others(q->w, &m.head);
 }
 
 /* ---- another instance asks ---- */
 
-/* Of each instance one worker answers: the first that hears Redis. */
+/* Of each instance one worker answers: the first that serves and hears Redis; while the instance
+ * drains, the first that drains. */
 static bool is_ours_to_answer(const struct worker *w)
 {
+    static const uint32_t states[] = {SLOT_READY, SLOT_DRAINING};
     const struct counters *c = w->start->counters;
-    for (uint32_t i = 0; i < w->start->slot; i++)
-        if (__atomic_load_n(&c->slots[i].state, __ATOMIC_RELAXED) == SLOT_READY &&
-            counters_get(c, i, CTR_redis_subscriber_up))
-            return false;
-    return true;
+    for (size_t s = 0; s < sizeof(states) / sizeof(states[0]); s++)
+        for (uint32_t i = 0; i < c->head->slots; i++)
+            if (__atomic_load_n(&c->slots[i].state, __ATOMIC_RELAXED) == states[s] &&
+                counters_get(c, i, CTR_redis_subscriber_up))
+                return i == w->start->slot;
+    return false;
 }
 
 static bool is_within_rate(struct inquest *q)
@@ -148,7 +239,7 @@ void inquest_on_request(struct inquest *q, const char *payload, size_t len)
 {
     struct inquiry_message m;
     const struct worker *w = q->w;
-    if (w->is_draining || !is_ours_to_answer(w))
+    if (!is_ours_to_answer(w))
         return;
     if (inquiry_read_request(payload, len, &m.head) < 0) {
         log_warning("inquiry-invalid", "channel", INQUIRY_CHANNEL, "bytes", LOG_INT(len));

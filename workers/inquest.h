@@ -1,5 +1,6 @@
 /*
- * inquest.h - a worker's part in "what happened to this message?" (shared/inquiry.h).
+ * inquest.h - a worker's part in what an operator asks of all workers (shared/inquiry.h): what
+ * happened to a message, close a user's connections, what state is a connection in.
  *
  * Between its master, which asks and composes, and Redis, over which instances ask each other: the
  * questions come on INQUIRY_CHANNEL, which every worker hears and of each instance one answers; the
@@ -15,6 +16,7 @@
 #include "workers/context.h"
 
 #define INQUEST_RATE 50
+#define INQUEST_ROWS 100 /* connections that one worker shows */
 
 struct inquest;
 

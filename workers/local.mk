@@ -53,6 +53,8 @@ workers_libworkers_la_SOURCES = \
     workers/redislink.h \
     workers/resolve.c \
     workers/resolve.h \
+    workers/roster.c \
+    workers/roster.h \
     workers/router.c \
     workers/router.h \
     workers/session.c \

@@ -49,6 +49,13 @@ void session_on_drained(struct worker *w, struct device *d);
 int session_refresh(struct worker *w, struct device *d, const char *full_sync_type,
                     struct frame *done);
 
+/* How a device that lags (d->lag) stands: messages it is owed; since when, on the wall clock. */
+struct session_lag_state {
+    size_t owed;
+    int64_t since_us;
+};
+struct session_lag_state session_lag_state(const struct device *d);
+
 /* From subscriber.c. payload is borrowed for the call. */
 void session_on_subscribed(struct worker *w, struct user *u);
 void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len);

@@ -61,6 +61,11 @@ bool session_lag_is_stalled(const struct device *d)
     return d->lag && d->lag->is_stalled;
 }
 
+struct session_lag_state session_lag_state(const struct device *d)
+{
+    return (struct session_lag_state){d->lag->count + d->lag->aside_count, d->lag->since_us};
+}
+
 static int compare_ids(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;

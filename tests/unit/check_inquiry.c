@@ -41,6 +41,54 @@ START_TEST(a_question_comes_back_as_it_was_asked)
 }
 END_TEST
 
+START_TEST(a_kick_names_a_user_and_nothing_else)
+{
+    struct inquiry q = {.ask = INQUIRY_KICK, .number = 5}, back;
+    strcpy(q.instance, "ab");
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "i", 1), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "", 0, "", 0), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "", 0), 0);
+    inquiry_write_request(&b, &q);
+    ck_assert_str_eq(b.data, "{\"v\":1,\"ask\":\"kick\",\"instance\":\"ab\",\"worker\":0,"
+                             "\"request\":\"5\",\"user\":\"u\"}");
+    ck_assert_int_eq(inquiry_read_request(b.data, b.len, &back), 0);
+    ck_assert_mem_eq(&q, &back, sizeof(q));
+    for (size_t len = 0; len < b.len; len++)
+        ck_assert_int_eq(inquiry_read_request(b.data, len, &back), -EINVAL);
+}
+END_TEST
+
+START_TEST(a_showing_names_a_user_or_a_connection)
+{
+    struct inquiry q = {.ask = INQUIRY_SHOW};
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "", 0), 0);
+    ck_assert_int_eq(inquiry_set(&q, "", 0, "i", 1), 0);
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "i", 1), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "", 0, "", 0), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "\n", 1, "i", 1), -EINVAL);
+}
+END_TEST
+
+START_TEST(text_is_taken_within_its_bounds)
+{
+    struct inquiry_message *m = calloc(1, sizeof(*m)), *out = calloc(1, sizeof(*out));
+    m->head = (struct inquiry){.kind = INQUIRY_TEXT, .count = INQUIRY_TEXT_BYTES};
+    size_t len = inquiry_size(&m->head);
+    ck_assert_uint_eq(len, sizeof(*m));
+    memset(m->text, 'x', INQUIRY_TEXT_BYTES);
+    ck_assert(inquiry_take(m, len, out));
+    ck_assert(!inquiry_take(m, len - 1, out));
+    m->head.count++;
+    ck_assert(!inquiry_take(m, len, out));
+    m->head.count = 3;
+    ck_assert(inquiry_take(m, inquiry_size(&m->head), out));
+    m->head.ask = INQUIRY_ASKS;
+    ck_assert(!inquiry_take(m, inquiry_size(&m->head), out));
+    free(m);
+    free(out);
+}
+END_TEST
+
 START_TEST(a_question_cut_short_anywhere_is_none)
 {
     struct inquiry q = question(), back;
@@ -125,6 +173,7 @@ static struct inquiry_message *answer(uint32_t count)
 START_TEST(an_answer_comes_back_as_it_was_given)
 {
     struct inquiry_message *m = answer(INQUIRY_RECORDS), *back = calloc(1, sizeof(*back));
+    m->head.closed = 9;
     inquiry_write_answer(&b, m, "an-instance");
     ck_assert_uint_lt(b.len, INQUIRY_ANSWER_MAX_BYTES);
     ck_assert_int_eq(inquiry_read_answer(b.data, b.len, back), 0);
@@ -221,6 +270,9 @@ int main(void)
     TCase *c = tcase_create("inquiry");
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, a_question_comes_back_as_it_was_asked);
+    tcase_add_test(c, a_kick_names_a_user_and_nothing_else);
+    tcase_add_test(c, a_showing_names_a_user_or_a_connection);
+    tcase_add_test(c, text_is_taken_within_its_bounds);
     tcase_add_test(c, a_question_cut_short_anywhere_is_none);
     tcase_add_test(c, questions_that_are_not_ours_are_refused);
     tcase_add_test(c, ids_and_users_have_their_limits);

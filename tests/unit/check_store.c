@@ -8,6 +8,7 @@
 #include "shared/log.h"
 #include "workers/canary.h"
 #include "workers/hub.h"
+#include "workers/inquest.h"
 #include "workers/session.h"
 #include "workers/store.h"
 #include "workers/subscriber.h"
@@ -48,6 +49,16 @@ void session_on_broadcast(struct worker *w, const char *payload, size_t len)
 void session_on_link_lost(struct worker *w)
 {
     (void)w;
+}
+
+void inquest_on_request(struct inquest *q, const char *payload, size_t len)
+{
+    (void)q, (void)payload, (void)len;
+}
+
+void inquest_on_answer(struct inquest *q, const char *payload, size_t len)
+{
+    (void)q, (void)payload, (void)len;
 }
 
 static void copy(char to[64], struct text_span from)
