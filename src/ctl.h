@@ -90,6 +90,9 @@ int ctl_history(struct ctl *c);
 int ctl_explain(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_status(struct ctl *c);
+int ctl_top(struct ctl *c);
+int ctl_show(struct ctl *c);
+int ctl_kick(struct ctl *c);
 int ctl_reload(struct ctl *c);
 int ctl_drain(struct ctl *c);
 int ctl_stop(struct ctl *c);
@@ -103,6 +106,12 @@ int ctl_mint(const struct ctl *c, const char *user_id, bool admin, int64_t ttl_m
  * negative errno; tells why unless quiet. */
 int ctl_control_request(const struct ctl *c, const char *request, int64_t timeout_ms, bool quiet,
                         struct text_buf *reply);
+/* One word of a request, percent-encoded. */
+void ctl_add_word(struct text_buf *out, const char *word);
+/* Asks with the subcommand's --timeout, and turns failure into an exit code, after telling why. */
+int ctl_ask(struct ctl *c, const char *request, int64_t default_timeout_ms, struct text_buf *reply);
+/* Tells each line of a refusal on its own. */
+void ctl_say_error(const char *request, struct text_span reply);
 /* redis-url, or for `embedded` what the running server says it is. Appends to out. 0, or -EINVAL
  * after telling why. */
 int ctl_redis_url(const struct ctl *c, struct text_buf *out);

@@ -14,6 +14,7 @@
 #include "shared/inquiry.h"
 #include "shared/json.h"
 #include "src/ctl.h"
+#include "src/ctl_reply.h"
 #include "src/ctl_stored.h"
 #include "src/verdict.h"
 
@@ -39,18 +40,6 @@ struct question {
 
 /* ---- asking ---- */
 
-static void add_percent(struct text_buf *out, const char *text)
-{
-    for (const char *p = text; *p; p++) {
-        bool is_plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
-                        (*p >= '0' && *p <= '9') || strchr("-._~:", *p);
-        if (is_plain)
-            text_addc(out, *p);
-        else
-            text_addf(out, "%%%02X", (unsigned char)*p);
-    }
-}
-
 static void on_record(void *data, struct text_span value)
 {
     struct question *q = data;
@@ -70,25 +59,13 @@ static void on_record(void *data, struct text_span value)
 
 static struct text_span reply_of(const struct question *q)
 {
-    return (struct text_span){q->reply.data, q->reply.len};
-}
-
-static bool flag_of(struct text_span object, const char *name)
-{
-    struct text_span value;
-    return json_find(object, name, &value) && text_span_eq(value, "true");
-}
-
-static int64_t number_of(struct text_span object, const char *name)
-{
-    int64_t n;
-    return inquiry_number(object, name, 0, INT64_MAX, &n) ? n : 0;
+    return ctl_reply_span(&q->reply);
 }
 
 static void take_reply(struct question *q)
 {
     struct text_span records;
-    q->has_server = flag_of(reply_of(q), "ok");
+    q->has_server = ctl_is_true(reply_of(q), "ok");
     if (!q->has_server) {
         if (inquiry_string(reply_of(q), "error", q->refusal, sizeof(q->refusal)) < 1)
             memcpy(q->refusal, "refused", sizeof("refused"));
@@ -100,9 +77,9 @@ static int ask_server(struct question *q, int64_t timeout_ms)
 {
     struct text_buf request = {0};
     text_adds(&request, "explain ");
-    add_percent(&request, q->user);
+    ctl_add_word(&request, q->user);
     text_addc(&request, ' ');
-    add_percent(&request, q->id);
+    ctl_add_word(&request, q->id);
     int error = request.failed ? -ENOMEM
                                : ctl_control_request(q->c, request.data, timeout_ms, false,
                                                      &q->reply);
@@ -233,21 +210,21 @@ static void add_notes(const struct question *q, struct text_buf *b)
                   q->refusal);
         return;
     }
-    if (!number_of(reply, "trace_size"))
+    if (!ctl_number_of(reply, "trace_size"))
         text_adds(b, "note       trace-size is 0 here: what happened is not recorded\n");
-    if (flag_of(reply, "cut"))
+    if (ctl_is_true(reply, "cut"))
         text_adds(b, "note       there were more records than are shown\n");
     if (json_find(reply, "workers", &part) &&
-        number_of(part, "answered") < number_of(part, "asked"))
+        ctl_number_of(part, "answered") < ctl_number_of(part, "asked"))
         text_adds(b, "note       not every worker answered in time\n");
     if (!json_find(reply, "others", &part))
         return;
     if (inquiry_string(part, "error", text, sizeof(text)) > 0)
         text_addf(b, "note       other instances could not be asked: %s\n", text);
-    else if (number_of(part, "answered") < number_of(part, "links"))
+    else if (ctl_number_of(part, "answered") < ctl_number_of(part, "links"))
         text_addf(b, "note       %lld worker%s of other instances did not answer in time\n",
-                  (long long)(number_of(part, "links") - number_of(part, "answered")),
-                  number_of(part, "links") - number_of(part, "answered") == 1 ? "" : "s");
+                  (ctl_number_of(part, "links") - ctl_number_of(part, "answered")),
+                  ctl_number_of(part, "links") - ctl_number_of(part, "answered") == 1 ? "" : "s");
 }
 
 static int print_table(const struct question *q)

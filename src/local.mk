@@ -64,6 +64,8 @@ belfryctl_LDADD = $(ctl_libs)
 src_libctl_la_SOURCES = \
     src/ctl.h \
     src/ctl_args.c \
+    src/ctl_conns.c \
+    src/ctl_control.c \
     src/ctl_emit.c \
     src/ctl_events.c \
     src/ctl_explain.c \
@@ -71,10 +73,13 @@ src_libctl_la_SOURCES = \
     src/ctl_listen.c \
     src/ctl_redis.c \
     src/ctl_redis.h \
+    src/ctl_reply.c \
+    src/ctl_reply.h \
     src/ctl_status.c \
     src/ctl_stored.c \
     src/ctl_stored.h \
     src/ctl_token.c \
+    src/ctl_top.c \
     src/verdict.c \
     src/verdict.h \
     src/wsclient.c \

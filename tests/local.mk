@@ -80,6 +80,7 @@ e2e_tests = \
     tests/e2e/test_libbelfry.py \
     tests/e2e/test_limits.py \
     tests/e2e/test_metrics.py \
+    tests/e2e/test_operator.py \
     tests/e2e/test_processes.py \
     tests/e2e/test_redis_faults.py \
     tests/e2e/test_slow.py \

@@ -746,6 +746,25 @@ class Client:
             await asyncio.wait_for(self.ws.wait_closed(), TIMEOUT)
 
 
+def connection(client):
+    """The id of an attached client's connection."""
+    return client.sync["sync"]["connection_id"]
+
+
+def worker_of(client):
+    return int(connection(client).split("-")[1], 16)
+
+
+async def on_worker(server, user, slot, **arguments):
+    """A device on that worker: the kernel decides, so try until it is one."""
+    for _ in range(200):
+        client = await Client.attach(server, user, **arguments)
+        if worker_of(client) == slot:
+            return client
+        await client.close()
+    raise Failure("no connection came to worker %d" % slot)
+
+
 async def follow(server, user, count, ready, on_message):
     """A device that keeps coming back with its last id until it has so many messages.
 

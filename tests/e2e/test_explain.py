@@ -10,8 +10,9 @@ import subprocess
 import pytest
 
 import harness
-from harness import (BELFRYCTL, TIMEOUT, Client, Failure, broadcast, eventually,
-                     eventually_async, message, produce, publish, store, unique)
+from harness import (BELFRYCTL, TIMEOUT, Client, broadcast, connection, eventually,
+                     eventually_async, message, on_worker, produce, publish, store, unique,
+                     worker_of)
 
 DONE, FAILED, USAGE, TIMED_OUT = 0, 1, 2, 3
 
@@ -33,14 +34,6 @@ class Answer:
     def fates(self, client=None):
         return [r["fate"] for r in self.body["records"]
                 if client is None or r.get("connection") == connection(client)]
-
-
-def connection(client):
-    return client.sync["sync"]["connection_id"]
-
-
-def worker_of(client):
-    return int(connection(client).split("-")[1], 16)
 
 
 def run(server, *arguments, expect=DONE):
@@ -73,16 +66,6 @@ async def explained(server, user, id, check):
 
 def known(answer):
     return answer.body["known"]
-
-
-async def on_worker(server, user, slot, **arguments):
-    """A device on that worker: the kernel decides, so try until it is one."""
-    for _ in range(200):
-        client = await Client.attach(server, user, **arguments)
-        if worker_of(client) == slot:
-            return client
-        await client.close()
-    raise Failure("no connection came to worker %d" % slot)
 
 
 # ---- delivered ----------------------------------------------------------------------------------
