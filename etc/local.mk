@@ -10,6 +10,12 @@ dist_examples_DATA = \
     etc/nginx.conf \
     etc/sysusers.conf
 
+# Where bash-completion looks (below the prefix: in XDG_DATA_DIRS).
+bashcompletiondir = $(datadir)/bash-completion/completions
+
+dist_bashcompletion_DATA = \
+    etc/completion/belfryctl
+
 nodist_examples_DATA = \
     etc/belfryd.service
 

@@ -23,7 +23,7 @@ void rates_free(struct rates *r); /* accepts NULL */
 
 /* Appends, of one slot or (slot < 0) of all: {"seconds": x (the time looked at), "received",
  * "delivered", "commands", "received_bytes", "sent_bytes", "opened" (WebSockets): each a second,
- * "cpu_percent" (of one processor; all workers' together can be more than 100; null: not known)}. */
+ * "cpu_percent" (of one processor; of all together it may be over 100; null: not known)}. */
 void rates_write(const struct rates *r, int slot, struct text_buf *out);
 
 #endif

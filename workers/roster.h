@@ -6,7 +6,8 @@
  *
  * {"id", "worker", "user": TEXT or null, "state": "tls", "http", "auth", "open", "closing",
  *  "family": "ipv4", "ipv6", "unix" or "unknown",
- *  "address": "unix", "loopback", "private", "public" or "unknown", "tls": bool, "admin": bool, "compression": bool, "opened_at", "last_read_at",
+ *  "address": "unix", "loopback", "private", "public" or "unknown", "tls": bool,
+ *  "admin": bool, "compression": bool, "opened_at", "last_read_at",
  *  "ping_sent_at": null unless a pong is awaited, "token_expires_at": with jwt-leeway; null: never,
  *  "received_bytes", "sent_bytes", "acknowledged_bytes": by the client's TCP,
  *  "queued_bytes", "blocked": bool (the kernel takes no more),

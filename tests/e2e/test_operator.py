@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -481,3 +482,30 @@ def test_requests_that_are_none_are_refused(server):
                   "show " + "x" * 2000):
         answer = server.ask(words)
         assert answer["ok"] is False and "expected" in answer["error"], (words, answer)
+
+
+# ---- completion ---------------------------------------------------------------------------------
+
+COMPLETION = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                          "../../etc/completion/belfryctl")
+
+
+def completed(*words):
+    """What bash would offer for the last word."""
+    script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+              '_belfryctl "$1" "${COMP_WORDS[COMP_CWORD]}"; printf "%s\\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script, "bash", COMPLETION, BELFRYCTL, *words],
+                          capture_output=True, timeout=TIMEOUT, env=environment(), check=True)
+    assert not done.stderr, done.stderr
+    return done.stdout.decode().split()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes_subcommands_options_and_types():
+    assert completed("ki") == ["kick"] and completed("help", "tok") == ["token"]
+    assert {"status", "top", "show", "kick", "drain"} <= set(completed(""))
+    assert completed("--config", "x", "sho") == ["show"]
+    assert completed("top", "--so") == ["--sort="]
+    assert set(completed("show", "--")) == {"--user=", "--json", "--timeout="}
+    assert completed("emit", "alice", "GOAL_A") == ["GOAL_ACHIEVED"]
+    assert completed("emit", "al") == [] and completed("kick", "") == []
