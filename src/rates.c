@@ -44,7 +44,7 @@ static uint64_t cpu_us_of(uint32_t pid)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static struct cell look(const struct rates *r, uint32_t slot)
+static struct cell cell_of(const struct rates *r, uint32_t slot)
 {
     struct cell c;
     for (size_t i = 0; i < COLUMNS; i++)
@@ -54,19 +54,19 @@ static struct cell look(const struct rates *r, uint32_t slot)
     return c;
 }
 
-static void take_sample(struct rates *r)
+void rates_look(struct rates *r)
 {
     uint32_t slots = r->counters->head->slots;
     size_t at = r->taken++ % SAMPLES;
     r->at_us[at] = clock_mono_us();
     for (uint32_t slot = 0; slot < slots; slot++)
-        r->cells[at * slots + slot] = look(r, slot);
+        r->cells[at * slots + slot] = cell_of(r, slot);
 }
 
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
 {
     (void)loop, (void)events;
-    take_sample(timer->data);
+    rates_look(timer->data);
 }
 
 struct rates *rates_new(struct ev_loop *loop, const struct counters *counters)
@@ -77,7 +77,7 @@ struct rates *rates_new(struct ev_loop *loop, const struct counters *counters)
         return NULL;
     r->loop = loop;
     r->counters = counters;
-    take_sample(r);
+    rates_look(r);
     ev_timer_init(&r->tick, on_tick, 1., 1.);
     r->tick.data = r;
     ev_timer_start(loop, &r->tick);
@@ -96,7 +96,7 @@ void rates_free(struct rates *r)
 static void add_difference(const struct rates *r, size_t old_at, uint32_t slot, struct cell *sum)
 {
     const struct cell *old = &r->cells[old_at * r->counters->head->slots + slot];
-    struct cell now = look(r, slot);
+    struct cell now = cell_of(r, slot);
     for (size_t i = 0; i < COLUMNS; i++) /* totals never go back */
         sum->values[i] += now.values[i] - old->values[i];
     uint64_t before = now.pid == old->pid ? old->cpu_us : 0;

@@ -20,6 +20,8 @@ struct rates;
 /* counters is kept. NULL without memory. */
 struct rates *rates_new(struct ev_loop *loop, const struct counters *counters);
 void rates_free(struct rates *r); /* accepts NULL */
+/* Looks at the counters, as it does by itself once a second. */
+void rates_look(struct rates *r);
 
 /* Appends, of one slot or (slot < 0) of all: {"seconds": x (the time looked at), "received",
  * "delivered", "commands", "received_bytes", "sent_bytes", "opened" (WebSockets): each a second,

@@ -187,6 +187,39 @@ START_TEST(a_copy_is_equal_and_independent)
 }
 END_TEST
 
+static void is_described(const struct filter *f, const char *text)
+{
+    struct text_buf b = {0};
+    filter_describe(f, &b);
+    ck_assert_str_eq(b.data, text);
+    text_buf_free(&b);
+}
+
+START_TEST(a_description_tells_lists_from_exclusions_and_has_an_end)
+{
+    struct filter *f = NULL;
+    struct text_buf b = {0};
+    is_described(NULL, "null");
+    ck_assert_int_eq(filter_unsubscribe(&f, text_span_of("a\"b")), 0);
+    is_described(f, "{\"except\":[\"a\\\"b\"]}");
+    ck_assert_int_eq(filter_parse(&f, "X,y"), 0);
+    is_described(f, "{\"only\":[\"X\",\"y\"]}");
+    ck_assert_int_eq(filter_unsubscribe(&f, text_span_of("x")), 0);
+    ck_assert_int_eq(filter_unsubscribe(&f, text_span_of("y")), 0);
+    is_described(f, "{\"only\":[]}");
+    for (int i = 0; i < FILTER_MAX_TYPES; i++) {
+        char name[FILTER_MAX_NAME_BYTES + 1];
+        snprintf(name, sizeof(name), "%060d", i);
+        ck_assert_int_eq(filter_subscribe(&f, text_span_of(name)), 0);
+    }
+    filter_describe(f, &b);
+    ck_assert_uint_lt(b.len, FILTER_DESCRIBED_BYTES * 2);
+    ck_assert_ptr_nonnull(strstr(b.data, "],\"more\":48}"));
+    text_buf_free(&b);
+    filter_free(f);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("filter");
@@ -201,6 +234,7 @@ int main(void)
     tcase_add_test(tc, a_query_value_is_a_list_with_blanks_and_empty_names_skipped);
     tcase_add_test(tc, a_query_value_with_a_bad_name_is_refused);
     tcase_add_test(tc, a_copy_is_equal_and_independent);
+    tcase_add_test(tc, a_description_tells_lists_from_exclusions_and_has_an_end);
     Suite *s = suite_create("filter");
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
