@@ -386,8 +386,8 @@ static void run_mark_read(const struct call *call)
         raw = (struct text_span){NULL, 0};
     int error = strings_read(&ids, raw, COMMANDS_MAX_READ_IDS, COMMANDS_MAX_ID_BYTES);
     if (error == -EINVAL)
-        reply_invalid(call, "notification_ids: must be a list of at most 256 strings of 1 to 256 "
-                            "bytes");
+        reply_invalid(call, "notification_ids: must be a list of at most 10000 strings of 1 to "
+                            "256 bytes");
     if (!error)
         error = mark_read(call, raw, &ids);
     strings_free(&ids);

@@ -12,7 +12,7 @@
 
 #include "workers/conn.h"
 
-#define COMMANDS_MAX_READ_IDS 256
+#define COMMANDS_MAX_READ_IDS 10000 /* the most that history-size stores: all at once */
 #define COMMANDS_MAX_ID_BYTES 256
 
 /* One whole text message (valid UTF-8, not NUL-terminated), in state CONN_AUTH or CONN_OPEN. Frees

@@ -109,9 +109,18 @@ async def test_read_marks_reach_every_device_and_are_remembered(redis, server, u
         assert c.sync["sync"]["unread"] == 1
 
 
+async def test_a_long_list_is_marked_at_once(redis, server, user):
+    every = ["id-%d" % n for n in range(2000)]
+    async with await Client.attach(server, user) as c:
+        reply = await c.command("mark_notification_read", {"notification_ids": every})
+        assert reply["type"] == "notifications_marked_read"
+        assert reply["payload"]["marked_read"] == every
+    assert redis.client.scard("notifications:read:" + user) == 2000
+
+
 @pytest.mark.parametrize("payload", [None, {}, {"notification_ids": "x"}, {"notification_ids": [1]},
                                      {"notification_ids": ["x" * 257]},
-                                     {"notification_ids": ["x"] * 257}])
+                                     {"notification_ids": ["x"] * 10001}])
 async def test_a_bad_list_of_ids_is_an_error(server, user, payload):
     async with await Client.attach(server, user) as c:
         reply = await c.command("MARK_NOTIFICATION_READ", payload)
