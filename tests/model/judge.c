@@ -7,6 +7,7 @@
  *   gone      it was not in the list when the list was read for this device, and had left it before
  *             the device came, or its live copy did not reach the worker since, or was taken for
  *             a repeat of what another device had been given from the list
+ *   told      the message left the list while it lagged or its link was lost, and it was told so
  *   crossed   producers crossed: the message stands before all in the list that the device named,
  *             last_id and seen, and was under way at the same time as the oldest of these
  *   limited   the device came without a known position, and the message lies beyond replay-limit;
@@ -71,10 +72,7 @@ static void judge_order(const struct client *c, unsigned number)
     uint64_t later = c->had & ~(bit(number) | (bit(number) - 1));
     if (scenario->style == CROSSING)
         later &= world.made_by[world.made_by[1] & bit(number) ? 1 : 0];
-    uint64_t placeless = world.placeless;
-    if (scenario->style == CROSSING)
-        placeless |= c->limited | c->withheld;
-    if (later && !(placeless & bit(number)))
+    if (later && !(world.placeless & bit(number)))
         violated("device %d was sent m%02u after m%02d", index_of(c), number,
                  63 - __builtin_clzll(later));
 }
@@ -156,6 +154,8 @@ static void note_limited(struct client *c, const struct store_call *reading)
     }
     c->limited |= reading->mask & ~newest & reading->published;
     c->withheld |= reading->mask & ~newest & ~reading->published;
+    if (scenario->style == CROSSING)
+        world.placeless |= reading->mask & ~newest;
 }
 
 void judge_full_sync(struct client *c, const char *text, size_t len,
@@ -168,7 +168,8 @@ void judge_full_sync(struct client *c, const char *text, size_t len,
           missed);
     if (!c->is_open)
         violated("device %d is gone and was sent FULL_SYNC", d);
-    c->was_told = c->syncs++ && !is_recovered && c->needs_reading;
+    bool is_lagging = c->conn.device.lag;
+    c->was_told = c->syncs++ && !is_recovered && (c->needs_reading || is_lagging);
     if (c->syncs > 1 && !c->was_told)
         violated("device %d was sent FULL_SYNC twice", d);
     if (!reading || !reading->is_executed)
@@ -176,8 +177,10 @@ void judge_full_sync(struct client *c, const char *text, size_t len,
     judge_last_id(c, after(text, len, "\"last_id\":"), reading->mask);
     c->is_attaching = true;
     c->missed_left = (uint8_t)missed;
-    if (c->was_told)
+    if (c->was_told) {
+        c->told |= (bit(reading->stored) - 1) & ~reading->mask & ~c->had;
         return;
+    }
     bool has_place = c->resumed_at != NOBODY && reading->mask & bit((unsigned)c->resumed_at);
     if (is_recovered != (c->resumed_at == NOBODY || has_place))
         violated("device %d was told recovered:%s", d, is_recovered ? "true" : "false");
@@ -200,7 +203,8 @@ static void note_gap(struct client *c, const struct store_call *reading)
 {
     uint64_t before = c->gone;
     note_gone(c, reading);
-    uint64_t lost = c->gone & ~before & world.published & ~(c->had | c->had_before | c->limited);
+    uint64_t lost = c->gone & ~before & world.published &
+                    ~(c->had | c->had_before | c->told | c->limited);
     if (lost && !c->was_told && !scenario->max[STEP_EXPIRE] && scenario->style != CROSSING)
         violated("device %d never gets m%02d, and was not told of a gap", index_of(c),
                  __builtin_ctzll(lost));
@@ -243,7 +247,7 @@ void judge_after_answer(const struct store_call *reading)
         bool is_lagging = c->conn.device.lag; /* the rest comes once there is room */
         if (c->missed_left && c->is_open && !c->is_closing && !is_lagging)
             violated("device %d was sent %u less than FULL_SYNC said", i, c->missed_left);
-        if (c->needs_reading && c->conn.device.state == DEVICE_LIVE)
+        if (c->needs_reading && c->conn.device.state == DEVICE_LIVE && !is_lagging)
             note_gap(c, reading);
         c->is_attaching = c->needs_reading = c->was_told = false;
     }
@@ -262,7 +266,8 @@ void judge_rest(bool all_are_back)
         if (!c->is_open || c->conn.device.state != DEVICE_LIVE || c->conn.device.lag)
             violated("device %d is not live, and nothing moves any more", i);
         uint64_t lost = stored & world.published &
-                        ~(c->had | c->had_before | c->gone | c->crossed | c->limited | c->withheld);
+                        ~(c->had | c->had_before | c->gone | c->told | c->crossed | c->limited |
+                          c->withheld);
         if (lost)
             violated("device %d never gets m%02d", i, __builtin_ctzll(lost));
     }

@@ -158,6 +158,7 @@ struct client {
     uint64_t heard;        /* published and taken by the worker since this connection began */
     uint64_t late;         /* had left the list when this connection began */
     uint64_t gone;         /* so the last time, and late or not heard */
+    uint64_t told;         /* left the list, and it was told so */
     uint64_t crossed;      /* stored before, published after all that the device named */
     uint64_t limited;      /* beyond replay-limit, and published when the list was read */
     uint64_t withheld;     /* beyond replay-limit, and not heard since */

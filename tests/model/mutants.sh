@@ -76,6 +76,8 @@ mutant older-held-last session_read.c trimmed \
     '/^static size_t put_older_first/,/^}/s/return older;/return 0;/'
 mutant gap-not-told session_read.c trimmed \
     '/^static bool was_cut/,/^}/s/return true;/return false;/'
+mutant cut-not-told session_lag.c slow-trimmed \
+    '/^static bool was_cut/,/^}/s/return [^f].*;/return false;/'
 mutant held-leaks session.c alone \
     '/^void session_close/,/^}/s/held_free(d->held);//'
 

@@ -96,9 +96,12 @@ static bool is_repair_due(void)
     return is_due;
 }
 
-/* The little that is remembered must do: see known_beyond. */
+/* The little that is remembered must do: see known_beyond. And messages are minutes apart then, for
+ * which no lost link is unnoticed. */
 static bool is_remembered(void)
 {
+    if (scenario->known_beyond && world.link == LINK_BROKEN)
+        return false;
     return !scenario->known_beyond || world.under_repair < scenario->known_beyond - 1;
 }
 

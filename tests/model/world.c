@@ -699,6 +699,7 @@ static uint64_t hash_client(uint64_t h, const struct client *c)
     h = hash_add(h, c->heard);
     h = hash_add(h, c->late);
     h = hash_add(h, c->gone);
+    h = hash_add(h, c->told);
     h = hash_add(h, c->crossed);
     h = hash_add(h, c->limited);
     h = hash_add(h, c->withheld);
