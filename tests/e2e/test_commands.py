@@ -118,6 +118,26 @@ async def test_a_long_list_is_marked_at_once(redis, server, user):
     assert redis.client.scard("notifications:read:" + user) == 2000
 
 
+async def test_marks_and_acks_hold_on_every_instance(redis, server, make_server, user):
+    another = make_server()
+    sent = [message(user=user) for _ in range(3)]
+    store(redis, user, *sent)
+    async with await Client.attach(server, user) as here, \
+            await Client.attach(another, user) as there:
+        for c in (here, there):
+            await c.take(3)
+        reply = await here.command("mark_notification_read", {"notification_ids": [sent[0]["id"]]})
+        heard = await there.expect("NOTIFICATIONS_MARKED_READ")
+        assert heard["payload"] == reply["payload"]
+        await here.send({"type": "ack", "payload": {"last_id": sent[1]["id"]}})
+        await here.command("ping")
+        await harness.eventually_async(
+            lambda: redis.client.get("notifications:acked:" + user), "the position is kept")
+    async with await Client.attach(another, user) as c:
+        assert c.sync["sync"]["unread"] == 2 and c.sync["sync"]["missed"] == 1
+        assert (await c.next())["id"] == sent[2]["id"]
+
+
 @pytest.mark.parametrize("payload", [None, {}, {"notification_ids": "x"}, {"notification_ids": [1]},
                                      {"notification_ids": ["x" * 257]},
                                      {"notification_ids": ["x"] * 10001}])

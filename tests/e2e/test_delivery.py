@@ -83,6 +83,28 @@ async def test_without_a_position_the_newest_twenty_of_the_last_hour_come(redis,
     assert sync["recovered"] is True and sync["missed"] == 20
 
 
+async def test_a_list_waits_for_the_link_only_where_it_may_be_ahead(redis, server, user):
+    def kept():
+        return server.stats()["statistics"]["messages"]["readings_kept"]
+
+    before = kept()
+    store(redis, user, *(message(user=user, at=-3600 + n) for n in range(30)))
+    async with await Client.attach(server, user):
+        assert kept() == before  # what is left out is old
+    fresh = [message(user=user, at=n / 1000) for n in range(30)]
+    store(redis, user, *fresh)
+    async with await Client.attach(server, user, query={"last_id": fresh[4]["id"]}) as c:
+        assert ids(await c.take(25)) == [one["id"] for one in fresh[5:]]
+        assert kept() == before  # nothing is left out
+    async with await Client.attach(server, user) as c:
+        assert ids(await c.take(20)) == [one["id"] for one in fresh[10:]]
+        assert kept() == before + 1
+        publish(redis, user, fresh[9])  # it may have been on its way to be published
+        assert (await c.next())["id"] == fresh[9]["id"]
+        publish(redis, user, fresh[10])
+        await c.nothing()
+
+
 async def test_entries_older_than_the_window_do_not_come(redis, server, user):
     old = message(user=user, at=-3700)
     young = message(user=user, at=-3500)

@@ -156,6 +156,27 @@ async def test_an_emptied_redis_is_no_reason_to_send_anything_again(redis, make_
         await c.nothing()
 
 
+async def test_a_gap_that_the_list_does_not_fill_is_told(redis, make_server, user):
+    server = make_server(history_size="5")
+    async with await Client.attach(server, user) as c:
+        produce(redis, user, one := message(user=user))
+        assert (await c.next())["id"] == one["id"]
+        with redis.client.pipeline(transaction=True) as p:  # nobody subscribes again in between
+            p.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            missed = [message(user=user) for _ in range(7)]
+            for m in missed:
+                p.lpush("notifications:" + user, json.dumps(m))
+                p.ltrim("notifications:" + user, 0, 4)
+                p.publish("ws:user:" + user, json.dumps(m))
+            p.execute()
+        told = await c.expect("FULL_SYNC")
+        assert told["sync"]["recovered"] is False and told["sync"]["missed"] == 5
+        assert ids(await c.take(5)) == [m["id"] for m in missed[2:]]
+        await c.nothing()
+        stats = server.stats()["statistics"]["messages"]
+        assert stats["repairs_unrecovered"] == 1
+
+
 # ---- hung ---------------------------------------------------------------------------------------
 
 
