@@ -52,8 +52,9 @@ static void tell(struct markers *m, uint64_t number, int error)
 static void on_published(void *data, int error, int64_t receivers)
 {
     struct markers *m = data;
-    (void)receivers;
     m->call = NULL;
+    if (!error && receivers < 1) /* nobody listens there, so not this worker either */
+        error = -EPIPE;
     if (error)
         tell(m, m->published, error);
 }

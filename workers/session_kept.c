@@ -27,18 +27,22 @@ static struct text_span copy(char **to, struct text_span from)
     return made;
 }
 
-/* One block: the struct, the spans, and then their bytes. */
-static struct kept *kept_new(const struct store_user *from)
+static size_t bytes_to_keep(const struct store_user *from)
 {
-    size_t spans = from->entry_count + from->read_count;
-    size_t bytes = bytes_of(from->entries, from->entry_count) +
-                   bytes_of(from->read_ids, from->read_count) + from->snapshot.len +
-                   from->acked.len;
-    struct kept *k = malloc(sizeof(*k) + spans * sizeof(struct text_span) + bytes);
+    return (from->entry_count + from->read_count) * sizeof(struct text_span) +
+           bytes_of(from->entries, from->entry_count) +
+           bytes_of(from->read_ids, from->read_count) + from->snapshot.len + from->acked.len;
+}
+
+/* One block: the struct, the spans, and then their bytes. */
+static struct kept *kept_new(const struct store_user *from, size_t bytes)
+{
+    struct kept *k = malloc(sizeof(*k) + bytes);
     if (!k)
         return NULL;
     struct text_span *to = (struct text_span *)(k + 1);
-    char *text = (char *)(to + spans);
+    char *text = (char *)(to + from->entry_count + from->read_count);
+    k->bytes = bytes;
     k->stored = (struct store_user){.entries = to,
                                     .entry_count = from->entry_count,
                                     .read_ids = to + from->entry_count,
@@ -54,14 +58,26 @@ static struct kept *kept_new(const struct store_user *from)
 
 int session_keep(struct sessions *s, struct user *u, const struct store_user *stored, marker_fn *fn)
 {
-    struct kept *k = kept_new(stored);
+    size_t bytes = bytes_to_keep(stored);
+    if (s->kept_bytes && s->kept_bytes + bytes > SESSION_KEPT_BYTES)
+        return -ENOBUFS;
+    struct kept *k = kept_new(stored, bytes);
     if (!k)
         return -ENOMEM;
     k->marker = (struct marker){.fn = fn, .data = u};
     u->kept = k;
+    s->kept_bytes += bytes;
     counters_inc(CTR_readings_kept);
     marker_want(s->w->markers, &k->marker);
     return 0;
+}
+
+struct kept *session_take_kept(struct sessions *s, struct user *u)
+{
+    struct kept *k = u->kept;
+    u->kept = NULL;
+    s->kept_bytes -= k->bytes;
+    return k;
 }
 
 void session_unkeep(struct sessions *s, struct user *u)
@@ -69,6 +85,5 @@ void session_unkeep(struct sessions *s, struct user *u)
     if (!u->kept)
         return;
     marker_cancel(s->w->markers, &u->kept->marker);
-    free(u->kept);
-    u->kept = NULL;
+    free(session_take_kept(s, u));
 }

@@ -15,6 +15,7 @@
 
 #define SESSION_READINGS 256   /* lists being read at once; more wait in order */
 #define SESSION_SPOILED_MAX 3  /* readings a device may spoil before it is too slow */
+#define SESSION_KEPT_BYTES (64 << 20) /* of lists that wait; more are read again later */
 #define SESSION_LAG_US 60000000 /* what is older than this is not on its way any more */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
@@ -28,7 +29,8 @@ struct sessions {
     struct worker *w;
     struct user_queue ready;     /* lists to be read, in order */
     struct user_queue delayed;   /* their reading failed: moved to ready by retry */
-    size_t in_flight;
+    size_t in_flight;            /* lists asked for, and lists that wait for a marker */
+    size_t kept_bytes;           /* of the latter */
     struct ev_timer retry;
     unsigned failures;           /* in a row: spaces the retries */
     size_t refreshes_waiting;
@@ -66,11 +68,15 @@ void session_retry_later(struct sessions *s);
 struct kept {
     struct marker marker;
     struct store_user stored;
+    size_t bytes;
 };
 
-/* Copies an answer and asks for a marker: fn gets the user. 0 or -ENOMEM. */
+/* Copies an answer and asks for a marker: fn gets the user. 0, -ENOMEM, or -ENOBUFS: so much waits
+ * already. */
 int session_keep(struct sessions *s, struct user *u, const struct store_user *stored,
                  marker_fn *fn);
+/* The marker came: what was kept, to be freed. */
+struct kept *session_take_kept(struct sessions *s, struct user *u);
 /* Takes it back. Accepts a user who has none. */
 void session_unkeep(struct sessions *s, struct user *u);
 

@@ -532,9 +532,9 @@ static void on_read(void *data, int error, const struct store_user *stored)
 static void on_marker(void *data, int error)
 {
     struct user *u = data;
-    struct kept *kept = u->kept;
-    u->kept = NULL;
-    conclude(u->devices->conn->worker->sessions, u, error == -EIO ? 0 : error, &kept->stored, true);
+    struct sessions *s = u->devices->conn->worker->sessions;
+    struct kept *kept = session_take_kept(s, u);
+    conclude(s, u, error == -EIO ? 0 : error, &kept->stored, true);
     free(kept);
 }
 

@@ -302,8 +302,13 @@ async def test_conflated(make_redis, make_server, user):
         records = server.ask("explain %s x" % user)["records"]
         return sum(r["detail"] for r in records if r["fate"] == "open")
 
-    for _ in range(3000):  # between half the limit and the limit messages conflate
+    def received():
+        return server.stats()["statistics"]["messages"]["messages_received"]
+
+    before = received()
+    for sent in range(1, 3000):  # between half the limit and the limit messages conflate
         publish(redis, user, message(user=user, payload={"x": "y" * 20000}))
+        harness.eventually(lambda: received() == before + sent, "it came")
         if waiting() > 36000:
             break
     old, new = (message("BALANCE_UPDATE", user, {"account_id": "a"}) for _ in range(2))

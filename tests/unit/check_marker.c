@@ -67,9 +67,9 @@ static bool echo(const char *text)
     return markers_on_echo(worker.markers, text, strlen(text));
 }
 
-static void redis_answers(int error)
+static void redis_answers(int error, int64_t receivers)
 {
-    answer(answer_data, error, 1);
+    answer(answer_data, error, receivers);
 }
 
 static void setup(void)
@@ -107,7 +107,7 @@ START_TEST(who_asks_later_waits_for_a_later_marker)
     want(&b, &told_b);
     markers_flush(worker.markers);
     ck_assert_uint_eq(published, 1); /* one answer is awaited at a time */
-    redis_answers(0);
+    redis_answers(0, 1);
     markers_flush(worker.markers);
     ck_assert_uint_eq(published, 2);
     ck_assert(echo(texts[0]));
@@ -134,8 +134,12 @@ START_TEST(a_publication_that_fails_is_told)
 {
     want(&a, &told_a);
     markers_flush(worker.markers);
-    redis_answers(-EIO);
+    redis_answers(-EIO, 0);
     ck_assert_int_eq(told_a, -EIO);
+    want(&a, &told_a);
+    markers_flush(worker.markers);
+    redis_answers(0, 0);
+    ck_assert_int_eq(told_a, -EPIPE);
     is_down = true;
     want(&a, &told_a);
     markers_flush(worker.markers);
