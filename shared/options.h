@@ -115,6 +115,9 @@ void options_command_free(struct options_command *c);
 /* Checks of what options_load cannot see in one value: files readable, users there, keys and
  * algorithms that fit, addresses that do not clash, unused keys (a warning). 0 or -EINVAL. */
 int options_check(const struct options *o, options_report_fn *report, void *report_data);
+/* Appends what others have to say of a value, "name: text", as a report that tells where the value
+ * was given. Text that does not begin with an option's name is appended as it is. */
+void options_locate(const struct options *o, const char *text, struct text_buf *out);
 
 /* Appends the value of one option as it would stand in the file; the password in redis-url is
  * written as ***. */

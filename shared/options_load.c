@@ -519,3 +519,18 @@ void options_where(const struct options *o, enum option_id id, struct text_buf *
     }
     text_addf(out, "%s: ", name);
 }
+
+void options_locate(const struct options *o, const char *text, struct text_buf *out)
+{
+    char name[OPTIONS_NAME_BYTES];
+    size_t len = strcspn(text, ":");
+    int id = -1;
+    if (len < sizeof(name) && strncmp(text + len, ": ", 2) == 0) {
+        memcpy(name, text, len);
+        name[len] = '\0';
+        id = options_find(name);
+    }
+    if (id >= 0)
+        options_where(o, (enum option_id)id, out);
+    text_adds(out, id >= 0 ? text + len + 2 : text);
+}

@@ -13,19 +13,24 @@
 
 #include "shared/log.h"
 #include "src/dev.h"
+#include "workers/tlsio.h"
 
 #define WORKERS_MAX 64
 #define PEM_MAX_BYTES (1 << 20)
 
-static __attribute__((format(printf, 2, 3))) void report(const struct generation_source *from,
+static __attribute__((format(printf, 3, 4))) void report(const struct generation_source *from,
+                                                         const struct options *opt,
                                                          const char *format, ...)
 {
-    char line[1024];
+    char text[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof(line), format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    from->report(from->report_data, true, line);
+    struct text_buf line = {0};
+    options_locate(opt, text, &line);
+    from->report(from->report_data, true, line.failed ? "no memory" : line.data);
+    text_buf_free(&line);
 }
 
 /* One for each processor this process may use, which in a container are fewer than the machine
@@ -68,12 +73,12 @@ static int read_file(const char *path, char **out)
     return 0;
 }
 
-static int load_pem(const struct generation_source *from, const char *option, const char *path,
-                    char **out)
+static int load_pem(const struct generation_source *from, const struct options *opt,
+                    const char *option, const char *path, char **out)
 {
     int error = *path ? read_file(path, out) : 0;
     if (error)
-        report(from, "%s: %s: %s", option, path, log_errno(error));
+        report(from, opt, "%s: %s: %s", option, path, log_errno(error));
     return error;
 }
 
@@ -82,7 +87,7 @@ static int load_redis(struct generation *g, const struct generation_source *from
     const char *reason;
     int error = redisurl_parse(g->opt->redis_url, &g->redis, &reason);
     if (error) {
-        report(from, "redis-url: %s", reason);
+        report(from, g->opt, "redis-url: %s", reason);
         return error;
     }
     if (!g->redis.is_embedded || !from->embedded_socket)
@@ -101,8 +106,27 @@ static int load_tokens(struct generation *g, const struct generation_source *fro
         return 0;
     int error = token_keys_load(g->opt, &g->token_keys, why, sizeof(why));
     if (error)
-        report(from, "%s", why);
+        report(from, g->opt, "%s", why);
     return error;
+}
+
+/* A certificate and a key that are not one pair would end each new worker. */
+static int load_tls(struct generation *g, const struct generation_source *from)
+{
+    char why[200];
+    const struct options *opt = g->opt;
+    int error =
+        load_pem(from, opt, "tls-certificate", opt->tls_certificate, &g->tls_certificate_pem);
+    if (!error)
+        error = load_pem(from, opt, "tls-key", opt->tls_key, &g->tls_key_pem);
+    if (error || !g->tls_certificate_pem || !g->tls_key_pem)
+        return error;
+    struct tls_server *tls =
+        tls_server_new(g->tls_certificate_pem, g->tls_key_pem, why, sizeof(why));
+    if (!tls)
+        report(from, opt, "%s", why);
+    tls_server_free(tls);
+    return tls ? 0 : -EINVAL;
 }
 
 int generation_from_options(struct options *opt, const struct generation_source *from,
@@ -111,13 +135,13 @@ int generation_from_options(struct options *opt, const struct generation_source 
     struct generation *g = calloc(1, sizeof(*g));
     if (!g) {
         options_free(opt);
-        report(from, "no memory");
+        from->report(from->report_data, true, "no memory");
         return -EINVAL;
     }
     g->opt = opt;
     int error = from->dev ? dev_apply(from->dev, opt) : 0;
     if (error)
-        report(from, "dev: %s", log_errno(error));
+        report(from, opt, "dev: %s", log_errno(error));
     else
         error = options_check(opt, from->report, from->report_data);
     if (error)
@@ -126,15 +150,14 @@ int generation_from_options(struct options *opt, const struct generation_source 
     error = keys_init(&g->keys, opt->user_channel, opt->broadcast_channel, opt->notifications_key,
                       opt->snapshot_key);
     if (error)
-        report(from, "user-channel, notifications-key, snapshot-key: %s", log_errno(error));
+        report(from, opt, "user-channel, notifications-key, snapshot-key: %s",
+               log_errno(error));
     if (!error)
         error = load_redis(g, from);
     if (!error)
         error = load_tokens(g, from);
     if (!error)
-        error = load_pem(from, "tls-certificate", opt->tls_certificate, &g->tls_certificate_pem);
-    if (!error)
-        error = load_pem(from, "tls-key", opt->tls_key, &g->tls_key_pem);
+        error = load_tls(g, from);
 out:
     if (error) {
         generation_free(g);
@@ -161,7 +184,7 @@ int generation_listen(struct generation *g, const struct privileges *owner,
     int error = listeners_open(g->opt, g->workers, owner, previous ? previous->listeners : NULL,
                                &g->listeners, why, sizeof(why));
     if (error)
-        report(from, "%s", why);
+        report(from, g->opt, "%s", why);
     return error;
 }
 

@@ -113,7 +113,7 @@ struct tls_server *tls_server_new(const char *certificate_pem, const char *key_p
         else if (!use_key(s->context, key_pem))
             problem = "tls-key: no usable private key in PEM form, or not the certificate's";
         else if (SSL_CTX_check_private_key(s->context) != 1)
-            problem = "tls-key is not the key of tls-certificate";
+            problem = "tls-key: is not the key of tls-certificate";
     }
     ERR_clear_error();
     if (!problem)

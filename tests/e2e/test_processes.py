@@ -368,6 +368,23 @@ async def test_tls_listeners_speak_tls(redis, make_server, user, tmp_path):
     assert server.wait(6) == 0
 
 
+def test_a_key_of_another_certificate_is_found_before_any_worker_starts(idle, tmp_path):
+    for name in ("one", "other"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=localhost", "-keyout", tmp_path / (name + ".key"),
+                        "-out", tmp_path / (name + ".pem")], check=True, stderr=subprocess.DEVNULL)
+    with open(idle.config, "a", encoding="utf-8") as f:
+        f.write("tls-certificate = %s\n" % (tmp_path / "one.pem"))
+    lines = len(open(idle.config, encoding="utf-8").readlines())
+    for key, status in (("one.key", 0), ("other.key", 1), ("one.pem", 1)):
+        with open(idle.config, "a", encoding="utf-8") as f:
+            f.write("tls-key = %s\n" % (tmp_path / key))
+        lines += 1
+        done = run(BELFRYD, "--config", idle.config, "--test-config")
+        assert done.returncode == status, done.stdout
+        assert status == 0 or "%s:%d: tls-key: " % (idle.config, lines) in done.stdout
+
+
 # ---- the command line ---------------------------------------------------------------------------
 
 
