@@ -672,8 +672,9 @@ void world_stop(void)
     for (uint8_t k = 0; k < world.call_count; k++)
         if (!world.calls[world.order[k]].is_cancelled && !world.calls[world.order[k]].marker)
             violated("a reading goes on for nobody");
-    if (world.sessions->in_flight || world.sessions->kept_bytes || world.sessions->refreshes_waiting ||
-        world.sessions->ready.first || world.sessions->delayed.first)
+    if (world.sessions->in_flight || world.sessions->kept_bytes ||
+        world.sessions->refreshes_waiting || world.sessions->ready.first ||
+        world.sessions->delayed.first)
         violated("readings are still counted when everybody has left");
     sessions_free(world.sessions);
     markers_free(world.markers);
