@@ -168,20 +168,34 @@ static int64_t list_begins_us(const struct session_list *l)
     return begins;
 }
 
+/* How many of what was held came up to the last that is in the list. */
+static size_t held_to_listed(const struct session_list *l, const struct held_ids *ids)
+{
+    size_t count = ids->count;
+    for (; count > 0; count--)
+        for (size_t k = 0; k < l->order_count; k++)
+            if (l->entries[l->order[k]].id_hash == ids->ids[count - 1])
+                return count;
+    return 0;
+}
+
 /*
  * Of the held messages that are to be sent, those from before all that is in the list come to the
- * front: they were in the list until newer ones took their places. Returns how many. The list's
- * order is all that is promised, and only time tells their place in it.
+ * front: they were in the list until newer ones took their places. Returns how many. Time tells
+ * them from those that were stored since; where it is the same, that something in the list came
+ * live after them.
  */
 static size_t put_older_first(const struct applying *a, const struct device *d,
                               const struct held_ids *ids, size_t count)
 {
     int64_t begins_us = count ? list_begins_us(&a->list) : 0;
+    size_t to_listed = begins_us ? held_to_listed(&a->list, ids) : 0;
     size_t older = 0;
     for (size_t i = 0; i < count; i++) {
         uint32_t item = ids->out[i];
         const struct frame *f = d->held->items[item].frame;
-        if (!f || !f->timestamp_us || f->timestamp_us >= begins_us)
+        if (!f || !f->timestamp_us || f->timestamp_us > begins_us ||
+            (f->timestamp_us == begins_us && item >= to_listed))
             continue;
         memmove(ids->out + older + 1, ids->out + older, (i - older) * sizeof(*ids->out));
         ids->out[older++] = item;

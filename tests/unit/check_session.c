@@ -491,6 +491,30 @@ START_TEST(a_marker_that_is_lost_with_a_link_hangs_nobody)
 }
 END_TEST
 
+/* m1 to m3 within one moment, of which the list keeps two. */
+START_TEST(what_left_the_list_while_the_device_attached_comes_before_it)
+{
+    opt.history_size = 2;
+    connect_client(0, NULL);
+    redis_takes_command();
+    worker_takes_item();
+    while (redis.stored < 3) {
+        char text[TEXT];
+        snprintf(text, sizeof(text), "{\"id\":\"m%u\",\"timestamp\":\"2023-11-14T22:13:20Z\"}",
+                 ++redis.stored);
+        store_text(text);
+        publish(text);
+    }
+    redis.list_len = 2;
+    redis_reads_list();
+    store_next(); /* since the list was read */
+    publish(redis.list[0]);
+    settle();
+    ck_assert(has_sync(&clients[0], "\"missed\":3,"));
+    ck_assert_ptr_null(judge(&clients[0]));
+}
+END_TEST
+
 START_TEST(a_gap_that_repair_cannot_fill_is_told)
 {
     store_next();
@@ -571,6 +595,7 @@ int main(void)
     tcase_add_test(t, a_redis_that_refuses_markers_is_served_without);
     tcase_add_test(t, a_device_that_waits_for_a_marker_may_leave);
     tcase_add_test(t, a_marker_that_is_lost_with_a_link_hangs_nobody);
+    tcase_add_test(t, what_left_the_list_while_the_device_attached_comes_before_it);
     tcase_add_test(t, a_gap_that_repair_cannot_fill_is_told);
     tcase_add_test(t, a_user_has_at_most_the_connections_that_are_allowed);
     tcase_add_test(t, a_list_that_is_unreadable_for_a_while_is_tried_again);
