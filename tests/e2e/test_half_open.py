@@ -9,7 +9,7 @@ import time
 import pytest
 
 import harness
-from harness import Client, ids, message, produce, store
+from harness import Client, ids, message, produce, publish, store
 
 INTERVAL_S = 0.3
 
@@ -99,9 +99,9 @@ async def test_a_half_open_link_is_noticed_and_repaired_and_nothing_is_lost(
         store(redis, user, sent[4])
 
         namespace.pass_on(dropped)
-        assert ids(await c.take(4, 20)) == [one["id"] for one in sent[1:5]]
+        assert ids(await c.take(3, 20)) == [one["id"] for one in sent[1:4]]
         server.wait_healthy()
-        harness.publish(redis, user, sent[4])
+        publish(redis, user, sent[4])  # the list may have brought it already
         produce(redis, user, sent[5])
-        assert ids(await c.take(1)) == [sent[5]["id"]]
+        assert ids(await c.take(2)) == [one["id"] for one in sent[4:]]
         await c.nothing()
