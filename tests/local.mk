@@ -153,6 +153,9 @@ $(e2e_tests:.py=.log): belfryd belfryctl
 # --- soak and chaos ------------------------------------------------------------------------------
 include tests/chaos/local.mk
 
+# --- cost ----------------------------------------------------------------------------------------
+include tests/bench/local.mk
+
 # --- the model checker of delivery --------------------------------------------------------------
 # make check explores every scenario up to a small bound, and mutants, each of which must be caught;
 # make model goes as far as it gets in MODEL_SECONDS.
