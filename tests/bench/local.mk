@@ -17,3 +17,31 @@ tests_bench_belfry_bench_LDADD = $(ctl_libs)
 tests_bench_floor_SOURCES = \
     tests/bench/floor.c
 tests_bench_floor_LDADD = $(OPENSSL_LIBS)
+
+bench_support = \
+    tests/bench/README.md \
+    tests/bench/RESULTS.md \
+    tests/bench/bench.py \
+    tests/bench/callgrind.py \
+    tests/bench/peer_ws.js \
+    tests/bench/peers.py \
+    tests/bench/run
+
+EXTRA_DIST += $(bench_support)
+
+bench_environment = BELFRYD='$(abs_top_builddir)/belfryd' \
+    BELFRY_BENCH='$(abs_top_builddir)/tests/bench/belfry-bench' \
+    BENCH_FLOOR='$(abs_top_builddir)/tests/bench/floor' PYTHON3='$(PYTHON3)'
+bench_programs = belfryd tests/bench/belfry-bench tests/bench/floor
+
+# What a message and a connection cost, beside the floor and the peers that are at hand:
+# make bench BENCH_OPTIONS='--rounds 9 --peers floor,belfry' (tests/bench/run --help).
+BENCH_OPTIONS =
+bench: $(bench_programs)
+	@$(bench_environment) $(SHELL) $(top_srcdir)/tests/bench/run $(BENCH_OPTIONS)
+bench-quick: $(bench_programs)
+	@$(bench_environment) $(SHELL) $(top_srcdir)/tests/bench/run --quick $(BENCH_OPTIONS)
+# The worker's instructions for one delivery and one connection: a regression shows as a number.
+bench-callgrind: $(bench_programs)
+	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/callgrind.py $(BENCH_OPTIONS)
+.PHONY: bench bench-quick bench-callgrind
