@@ -35,6 +35,7 @@ unit_tests = \
     tests/unit/check_outq \
     tests/unit/check_privileges \
     tests/unit/check_publish \
+    tests/unit/check_push \
     tests/unit/check_rates \
     tests/unit/check_recent \
     tests/unit/check_redislink \

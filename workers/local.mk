@@ -47,6 +47,8 @@ workers_libworkers_la_SOURCES = \
     workers/merge.h \
     workers/outq.c \
     workers/outq.h \
+    workers/push.c \
+    workers/push.h \
     workers/recent.c \
     workers/recent.h \
     workers/redislink.c \

@@ -23,10 +23,12 @@
 #endif
 
 #include "shared/log.h"
+#include "workers/push.h"
 #include "workers/resolve.h"
 
 #define SETUP_MAX 4
 #define READ_CHUNK_BYTES (16 * 1024) /* what one redisBufferRead takes at most */
+#define READER_KEEPS_BYTES 1024      /* of what was handed out hiredis keeps at most so much */
 #define REMIND_MS 60000
 #define TLS_RETRY_S 0.01
 
@@ -308,6 +310,32 @@ static int raw_read(struct redislink *l)
     return 0;
 }
 
+/*
+ * Hands out the next reply without hiredis, if it is a whole push and hiredis is not in the middle
+ * of one. The last of a turn is left to hiredis: only then does it let go of what was handed out,
+ * by moving what follows, which is why it is not to do so for each kilobyte.
+ */
+static bool raw_push(struct redislink *l, unsigned n)
+{
+    redisReader *r = l->raw->reader;
+    struct push push;
+    if (l->state != UP || !l->owner->on_push || r->err || r->ridx != -1 ||
+        n + 1 == REDISLINK_REPLIES_A_TURN)
+        return false;
+    size_t taken = push_read(r->buf + r->pos, r->len - r->pos, &push);
+    if (!taken)
+        return false;
+    r->pos += taken;
+    l->owner->on_push(l->data, &push);
+    return true;
+}
+
+/* Nothing is left that hiredis would have to look at. */
+static bool raw_is_empty(const struct redislink *l)
+{
+    return buffered(l) == 0 && l->raw->reader->pos < READER_KEEPS_BYTES;
+}
+
 /* Hands out at most one turn's replies. */
 static void raw_replies(struct redislink *l)
 {
@@ -315,7 +343,11 @@ static void raw_replies(struct redislink *l)
     unsigned n = 0;
     const char *why = NULL;
     l->in_replies = true;
-    while (!l->is_doomed && n < REDISLINK_REPLIES_A_TURN) {
+    while (!l->is_doomed && n < REDISLINK_REPLIES_A_TURN && !raw_is_empty(l)) {
+        if (raw_push(l, n)) {
+            n++;
+            continue;
+        }
         if (redisGetReplyFromReader(l->raw, &reply) != REDIS_OK) {
             why = l->raw->errstr;
             break;

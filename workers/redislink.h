@@ -31,6 +31,7 @@
  * link. */
 #define REDISLINK_BUFFER_MAX_BYTES (32U << 20)
 
+struct push;
 struct redislink;
 struct redisReply;
 struct redisAsyncContext;
@@ -42,7 +43,9 @@ struct redislink_owner {
     void (*on_up)(void *data);
     /* After it was up, and after every callback of an asynchronous command. */
     void (*on_down)(void *data);
-    /* RAW, while up; may reset the link. */
+    /* RAW, while up; both may reset the link. on_push (may be NULL) is given what push.h can read
+     * without hiredis, on_reply all else, and now and then a push too. */
+    void (*on_push)(void *data, const struct push *push);
     void (*on_reply)(void *data, const struct redisReply *reply);
 };
 

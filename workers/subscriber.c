@@ -14,6 +14,7 @@
 #include "workers/fate.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
+#include "workers/push.h"
 #include "workers/redislink.h"
 #include "workers/session.h"
 
@@ -200,22 +201,16 @@ static void on_down(void *data)
     session_on_link_lost(s->w);
 }
 
-static bool is_text(const redisReply *r, const char *text)
-{
-    return r->len == strlen(text) && !memcmp(r->str, text, r->len);
-}
-
 /* The user whose channel it is; NULL when it is none, or nobody's any more. */
-static struct user *user_of(const struct subscriber *s, const redisReply *channel)
+static struct user *user_of(const struct subscriber *s, struct text_span channel)
 {
     struct text_span id;
-    struct text_span name = {channel->str, channel->len};
-    if (!keys_match(s->w->start->keys->user_channel, name, &id))
+    if (!keys_match(s->w->start->keys->user_channel, channel, &id))
         return NULL;
     return hub_find(s->w->hub, id.ptr, id.len);
 }
 
-static void on_confirmed(struct subscriber *s, const redisReply *channel, bool is_subscribe)
+static void on_confirmed(struct subscriber *s, struct text_span channel, bool is_subscribe)
 {
     uint32_t number = ++s->confirmed;
     if (number == 2) { /* on_up's second channel */
@@ -231,32 +226,47 @@ static void on_confirmed(struct subscriber *s, const redisReply *channel, bool i
     }
 }
 
-static void on_message(struct subscriber *s, const redisReply *channel, const redisReply *payload)
+static void on_message(struct subscriber *s, struct text_span channel, struct text_span payload)
 {
-    if (is_text(channel, s->w->start->keys->broadcast_channel)) {
-        session_on_broadcast(s->w, payload->str, payload->len);
+    if (text_span_eq(channel, s->w->start->keys->broadcast_channel)) {
+        session_on_broadcast(s->w, payload.ptr, payload.len);
         return;
     }
-    if (is_text(channel, s->probe_channel)) {
-        if (s->w->markers && markers_on_echo(s->w->markers, payload->str, payload->len))
+    if (text_span_eq(channel, s->probe_channel)) {
+        if (s->w->markers && markers_on_echo(s->w->markers, payload.ptr, payload.len))
             return;
         if (s->w->canary)
-            canary_on_echo(s->w->canary, payload->str, payload->len);
+            canary_on_echo(s->w->canary, payload.ptr, payload.len);
         return;
     }
-    if (is_text(channel, INQUIRY_CHANNEL)) {
-        inquest_on_request(s->w->inquest, payload->str, payload->len);
+    if (text_span_eq(channel, INQUIRY_CHANNEL)) {
+        inquest_on_request(s->w->inquest, payload.ptr, payload.len);
         return;
     }
-    if (is_text(channel, s->answer_channel)) {
-        inquest_on_answer(s->w->inquest, payload->str, payload->len);
+    if (text_span_eq(channel, s->answer_channel)) {
+        inquest_on_answer(s->w->inquest, payload.ptr, payload.len);
         return;
     }
     /* Before the confirmation it can only be an earlier subscription under the same name; the list,
      * which is read after the confirmation, has it if it was stored. */
     struct user *u = user_of(s, channel);
     if (u && u->subscription == SUBSCRIPTION_CONFIRMED)
-        session_on_message(s->w, u, payload->str, payload->len);
+        session_on_message(s->w, u, payload.ptr, payload.len);
+}
+
+static void on_push(void *data, const struct push *p)
+{
+    struct subscriber *s = data;
+    if (p->is_number) {
+        counters_set(CTR_redis_subscriptions, (uint64_t)p->number);
+        on_confirmed(s, p->channel, text_span_eq(p->kind, "subscribe"));
+    } else if (text_span_eq(p->kind, "message"))
+        on_message(s, p->channel, p->payload);
+}
+
+static struct text_span span_of(const redisReply *r)
+{
+    return (struct text_span){r->str, r->len};
 }
 
 static void on_reply(void *data, const struct redisReply *reply)
@@ -273,14 +283,16 @@ static void on_reply(void *data, const struct redisReply *reply)
         redislink_reset(s->link, "an unexpected reply");
         return;
     }
-    const redisReply *kind = reply->element[0], *channel = reply->element[1];
     const redisReply *last = reply->element[2];
-    if (is_text(kind, "message") && last->type == REDIS_REPLY_STRING) {
-        on_message(s, channel, last);
-    } else if (last->type == REDIS_REPLY_INTEGER) {
-        counters_set(CTR_redis_subscriptions, (uint64_t)last->integer);
-        on_confirmed(s, channel, is_text(kind, "subscribe"));
-    }
+    struct push p = {.kind = span_of(reply->element[0]), .channel = span_of(reply->element[1])};
+    p.is_number = last->type == REDIS_REPLY_INTEGER;
+    if (p.is_number)
+        p.number = last->integer;
+    else if (last->type == REDIS_REPLY_STRING)
+        p.payload = span_of(last);
+    else
+        return;
+    on_push(s, &p);
 }
 
 /* ---- interface ---- */
@@ -291,6 +303,7 @@ static const struct redislink_owner owner = {
     .is_raw = true,
     .on_up = on_up,
     .on_down = on_down,
+    .on_push = on_push,
     .on_reply = on_reply,
 };
 
