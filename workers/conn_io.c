@@ -46,7 +46,7 @@ static void note_progress(struct conn *c)
         c->phase_until_ms = now_ms + CONN_CLOSE_TIMEOUT_MS;
 }
 
-void conn_write(struct conn *c, int rounds)
+static void write_rounds(struct conn *c, int rounds)
 {
     int events;
     while (rounds-- > 0) {
@@ -76,6 +76,13 @@ void conn_write(struct conn *c, int rounds)
         counters_inc(CTR_turn_bound_hits);
         c->is_blocked = true; /* the socket says at once whether it takes more */
     }
+}
+
+void conn_write(struct conn *c, int rounds)
+{
+    write_rounds(c, rounds);
+    if (c->outq.head)
+        outq_split(&c->outq);
 }
 
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all)

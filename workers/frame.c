@@ -55,6 +55,26 @@ struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len)
     return frame_data(kind, FRAME_TEXT, payload, len);
 }
 
+struct frame *frame_join(enum frame_kind kind, struct frame *const *parts, size_t count)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++)
+        len += parts[i]->len;
+    struct frame *f = len <= INT32_MAX ? malloc(sizeof *f + len) : NULL;
+    struct frame **kept = f ? malloc(count * sizeof *kept) : NULL;
+    if (!kept) {
+        free(f);
+        return NULL;
+    }
+    *f = (struct frame){.refs = 1, .kind = kind, .parts = kept, .part_count = (uint32_t)count};
+    for (size_t i = 0; i < count; i++) {
+        memcpy(f->bytes + f->len, parts[i]->bytes, parts[i]->len);
+        f->len += parts[i]->len;
+        kept[i] = frame_ref(parts[i]);
+    }
+    return f;
+}
+
 size_t frame_close(unsigned char out[FRAME_CONTROL_MAX], int code, const char *reason)
 {
     unsigned char payload[FRAME_CONTROL_MAX - 2];
@@ -83,8 +103,12 @@ struct frame *frame_ref(struct frame *f)
 
 void frame_unref(struct frame *f)
 {
-    if (f && --f->refs == 0)
-        free(f);
+    if (!f || --f->refs > 0)
+        return;
+    for (uint32_t i = 0; i < f->part_count; i++)
+        frame_unref(f->parts[i]); /* a part has none itself */
+    free(f->parts);
+    free(f);
 }
 
 const char *frame_payload(const struct frame *f, size_t *len)

@@ -38,7 +38,9 @@ struct frame {
     uint64_t type_hash;     /* 0: none */
     uint64_t conflate_key;  /* 0: never conflates */
     int64_t timestamp_us;   /* of a user's message; 0: unknown */
-    unsigned char bytes[];  /* header and payload */
+    struct frame **parts;   /* joined: what it was made of; else NULL */
+    uint32_t part_count;
+    unsigned char bytes[];  /* header and payload; joined: those of all parts */
 };
 
 /* Unfragmented text frame around a copy of payload; refs 1. NULL without memory, or when the
@@ -46,6 +48,10 @@ struct frame {
 struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len);
 /* The same with another opcode of a data frame. */
 struct frame *frame_data(enum frame_kind kind, int opcode, const void *payload, size_t len);
+/* Several frames as one, for devices that get all of them at once: one copy for all devices, where
+ * references would be an object for each frame and device. Without id, type and key. References to
+ * the parts are taken. NULL without memory. */
+struct frame *frame_join(enum frame_kind kind, struct frame *const *parts, size_t count);
 /* Writes the header of an unmasked frame; returns its length (2, 4 or 10). */
 size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_final,
                     uint64_t payload_len);
@@ -54,7 +60,7 @@ size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_fin
 size_t frame_close(unsigned char out[FRAME_CONTROL_MAX], int code, const char *reason);
 struct frame *frame_ref(struct frame *f);
 void frame_unref(struct frame *f); /* accepts NULL */
-/* The payload inside bytes. */
+/* The payload inside bytes; not of a joined frame. */
 const char *frame_payload(const struct frame *f, size_t *len);
 
 #endif

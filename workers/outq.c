@@ -203,6 +203,7 @@ int outq_push(struct outq *q, struct frame *f)
     insert(q, q->tail, item);
     if (!q->broadcast && f->kind == FRAME_BROADCAST)
         q->broadcast = item;
+    q->has_joined |= f->part_count > 0;
     keys_note(q, item);
     return 0;
 }
@@ -270,6 +271,64 @@ void outq_consume(struct outq *q, size_t n)
         q->head_done += n;
         q->written += n;
     }
+}
+
+/* Items for the parts of which not all bytes are written, linked; *done becomes what is written of
+ * the first. NULL without memory, or when nothing is left. */
+static struct outq_item *items_of_parts(const struct frame *joined, size_t *done)
+{
+    struct outq_item *first = NULL, *last = NULL;
+    for (uint32_t i = 0; i < joined->part_count; i++) {
+        struct frame *f = joined->parts[i];
+        if (!first && *done >= f->len) {
+            *done -= f->len;
+            continue;
+        }
+        struct outq_item *item = malloc(sizeof *item);
+        if (!item)
+            break;
+        *item = (struct outq_item){
+            .prev = last, .frame = frame_ref(f), .len = f->len, .kind = ITEM_FRAME};
+        *(last ? &last->next : &first) = item;
+        last = item;
+        if (i + 1 == joined->part_count)
+            return first;
+    }
+    for (struct outq_item *next; first; first = next) {
+        next = first->next;
+        item_free(first);
+    }
+    return NULL;
+}
+
+/* The sums stay as they are: the parts have the same bytes, and are of the same kind. */
+static void split(struct outq *q, struct outq_item *item)
+{
+    size_t done = item == q->head ? q->head_done : 0;
+    struct outq_item *first = items_of_parts(item->frame, &done), *last = first;
+    if (!first)
+        return;
+    while (last->next)
+        last = last->next;
+    first->prev = item->prev;
+    last->next = item->next;
+    *(item->prev ? &item->prev->next : &q->head) = first;
+    *(item->next ? &item->next->prev : &q->tail) = last;
+    if (q->head == first)
+        q->head_done = done;
+    if (q->broadcast == item)
+        q->broadcast = first;
+    item_free(item);
+}
+
+void outq_split(struct outq *q)
+{
+    for (struct outq_item *item = q->has_joined ? q->head : NULL, *next; item; item = next) {
+        next = item->next;
+        if (item->kind == ITEM_FRAME && item->frame->part_count)
+            split(q, item);
+    }
+    q->has_joined = false;
 }
 
 /* ---- taking out ---- */

@@ -35,6 +35,7 @@ struct outq {
     uint64_t written;            /* bytes taken off the front so far */
     size_t reply_bytes;          /* of bytes: FRAME_REPLY and control frames, begun or not */
     size_t broadcast_bytes;      /* of bytes: FRAME_BROADCAST, begun or not */
+    bool has_joined;             /* a joined frame may wait */
 };
 
 /* Appends a reference to a frame. 0 or -ENOMEM. */
@@ -49,6 +50,9 @@ int outq_push_bytes(struct outq *q, const void *bytes, size_t len);
 int outq_push_control(struct outq *q, const void *frame, size_t len);
 /* Fills iov with what waits, in order; returns the number of entries used. */
 int outq_iov(const struct outq *q, struct iovec *iov, int max);
+/* Puts the parts of joined frames in their place, so that what the socket did not take is dropped,
+ * conflated and counted message by message. Without memory they stay joined. */
+void outq_split(struct outq *q);
 /* Takes n written bytes off the front. */
 void outq_consume(struct outq *q, size_t n);
 /* From now on the newest waiting frame of each conflation key is known; older ones that are not

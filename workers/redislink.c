@@ -330,6 +330,12 @@ static bool raw_push(struct redislink *l, unsigned n)
     return true;
 }
 
+static void raw_pause(struct redislink *l)
+{
+    if (l->state == UP && l->owner->on_pause)
+        l->owner->on_pause(l->data);
+}
+
 /* Nothing is left that hiredis would have to look at. */
 static bool raw_is_empty(const struct redislink *l)
 {
@@ -348,6 +354,9 @@ static void raw_replies(struct redislink *l)
             n++;
             continue;
         }
+        raw_pause(l);
+        if (l->is_doomed)
+            break;
         if (redisGetReplyFromReader(l->raw, &reply) != REDIS_OK) {
             why = l->raw->errstr;
             break;
@@ -366,6 +375,7 @@ static void raw_replies(struct redislink *l)
             return;
         }
     }
+    raw_pause(l);
     l->in_replies = false;
     if (l->is_doomed)
         why = l->why;

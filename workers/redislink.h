@@ -47,6 +47,8 @@ struct redislink_owner {
      * without hiredis, on_reply all else, and now and then a push too. */
     void (*on_push)(void *data, const struct push *push);
     void (*on_reply)(void *data, const struct redisReply *reply);
+    /* With on_push: what was given to it so far is overwritten after this. */
+    void (*on_pause)(void *data);
 };
 
 /* Starts connecting in the next turn; owner is kept, not copied. NULL without memory. */

@@ -21,6 +21,7 @@
 #include "workers/hub.h"
 
 #define RESUME_SEEN_MAX 32
+#define SESSION_BROADCASTS_MAX 64 /* given to session_on_broadcasts at once */
 
 /* Where a device wants to go on: query parameters or the auth frame. */
 struct resume {
@@ -59,7 +60,12 @@ struct session_lag_state session_lag_state(const struct device *d);
 /* From subscriber.c. payload is borrowed for the call. */
 void session_on_subscribed(struct worker *w, struct user *u);
 void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len);
-void session_on_broadcast(struct worker *w, const char *payload, size_t len);
+/* Broadcasts that came one after the other, with nothing between them. */
+void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count);
+static inline void session_on_broadcast(struct worker *w, const char *payload, size_t len)
+{
+    session_on_broadcasts(w, &(struct text_span){payload, len}, 1);
+}
 /* The subscriber link was lost: every user must be repaired once its channel is confirmed again. */
 void session_on_link_lost(struct worker *w);
 /* From store.c: the command link is up again: pending readings start. */

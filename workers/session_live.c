@@ -92,6 +92,14 @@ static bool is_for(struct device *d, const struct frame *f, const struct audienc
     return true;
 }
 
+static void relay_to(struct sessions *s, struct device *d, struct frame *f)
+{
+    if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) || (d->lag && f->kind != FRAME_USER))
+        session_give(d, f);
+    else if (session_is_waiting(d))
+        hold(s, d, f);
+}
+
 static void relay(struct sessions *s, struct user *u, struct frame *f, struct audience audience)
 {
     bool needs_list = false;
@@ -100,11 +108,7 @@ static void relay(struct sessions *s, struct user *u, struct frame *f, struct au
         next = d->next;
         if (!is_for(d, f, &audience))
             continue;
-        if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
-            (d->lag && f->kind != FRAME_USER))
-            session_give(d, f);
-        else if (session_is_waiting(d))
-            hold(s, d, f);
+        relay_to(s, d, f);
         needs_list |= session_lag_needs_list(s, d);
     }
     if (!session_walked(s, u) && needs_list)
@@ -189,40 +193,85 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     frame_unref(f);
 }
 
-struct broadcast {
+/* ---- broadcasts ---- */
+
+struct broadcasts {
     struct sessions *s;
-    struct frame *f;
+    struct frame *joined; /* all of them; NULL: one by one */
+    struct frame *frames[SESSION_BROADCASTS_MAX];
+    size_t count;
 };
 
-static void relay_broadcast(void *data, struct user *u)
+/* Nothing about this device asks for looking at each message: it is live, hears everything, and has
+ * room. What its socket may not take is split again (outq_split) before anything is dropped. */
+static bool takes_joined(const struct broadcasts *b, const struct device *d)
 {
-    const struct broadcast *b = data;
-    relay(b->s, u, b->f, (struct audience){0});
+    const struct conn *c = d->conn;
+    return b->joined && d->state == DEVICE_LIVE && !d->lag && !d->filter &&
+           c->state == CONN_OPEN && !c->is_blocked && !c->outq.keys &&
+           c->outq.bytes + b->joined->len <= (size_t)b->s->w->opt->send_buffer_limit / 2;
 }
 
-void session_on_broadcast(struct worker *w, const char *payload, size_t len)
+static void relay_broadcasts(void *data, struct user *u)
 {
-    struct sessions *s = w->sessions;
+    const struct broadcasts *b = data;
+    bool needs_list = false;
+    session_walk(b->s, u);
+    for (struct device *d = u->devices, *next; d; d = next) {
+        next = d->next;
+        if (takes_joined(b, d)) {
+            counters_add(CTR_deliveries, b->count);
+            conn_send(d->conn, b->joined);
+            continue;
+        }
+        for (size_t i = 0; i < b->count; i++)
+            if (is_for(d, b->frames[i], &(struct audience){0}))
+                relay_to(b->s, d, b->frames[i]);
+        needs_list |= session_lag_needs_list(b->s, d);
+    }
+    if (!session_walked(b->s, u) && needs_list)
+        session_want_reading(b->s, u);
+}
+
+/* The frame of a broadcast that is to be relayed; NULL otherwise. */
+static struct frame *read_broadcast(struct sessions *s, struct text_span payload)
+{
     struct message m;
-    int64_t now_ms = worker_now_ms(w);
-    enum json_result result = message_read(payload, len, &m);
+    int64_t now_ms = worker_now_ms(s->w);
+    enum json_result result = message_read(payload.ptr, payload.len, &m);
     counters_inc(CTR_messages_received);
     counters_inc(CTR_broadcasts_received);
     if (result != JSON_OK) {
-        refuse(w->start->keys->broadcast_channel, result, len);
-        return;
+        refuse(s->w->start->keys->broadcast_channel, result, payload.len);
+        return NULL;
     }
     if (m.has_id && recent_is_repeat(s->broadcasts, m.id_hash, now_ms)) {
         counters_inc(CTR_messages_duplicate);
         fate_received(NULL, m.id_hash, TRACE_DUPLICATE);
-        return;
+        return NULL;
     }
-    struct broadcast b = {s, make_frame(FRAME_BROADCAST, &m)};
-    if (!b.f)
-        return;
+    struct frame *f = make_frame(FRAME_BROADCAST, &m);
+    if (!f)
+        return NULL;
     if (m.has_id)
         (void)recent_add(&s->broadcasts, s->known_limit, m.id_hash, RECENT_PASSING, now_ms);
     fate_received(NULL, m.id_hash, TRACE_BROADCAST);
-    hub_each(w->hub, relay_broadcast, &b);
-    frame_unref(b.f);
+    return f;
+}
+
+void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
+{
+    struct broadcasts b = {.s = w->sessions};
+    for (size_t i = 0; i < count; i++) {
+        struct frame *f = read_broadcast(b.s, payloads[i]);
+        if (f)
+            b.frames[b.count++] = f;
+    }
+    if (b.count > 1)
+        b.joined = frame_join(FRAME_BROADCAST, b.frames, b.count);
+    if (b.count)
+        hub_each(w->hub, relay_broadcasts, &b);
+    frame_unref(b.joined);
+    for (size_t i = 0; i < b.count; i++)
+        frame_unref(b.frames[i]);
 }

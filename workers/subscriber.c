@@ -40,6 +40,8 @@ struct subscriber {
     uint32_t confirmed;         /* number of the last confirmation */
     struct text_buf names;      /* scratch of one batch */
     size_t name_at[BATCH_CHANNELS];
+    struct text_span broadcasts[SESSION_BROADCASTS_MAX]; /* came in a row: relayed together */
+    size_t broadcast_count;
     char probe_channel[96];
     char answer_channel[96];    /* answers of other instances to this worker: inquiry.h */
 };
@@ -226,12 +228,30 @@ static void on_confirmed(struct subscriber *s, struct text_span channel, bool is
     }
 }
 
+/* Before anything else is looked at, so that all stays in order. */
+static void on_pause(void *data)
+{
+    struct subscriber *s = data;
+    size_t count = s->broadcast_count;
+    s->broadcast_count = 0;
+    if (count)
+        session_on_broadcasts(s->w, s->broadcasts, count);
+}
+
+static void on_broadcast(struct subscriber *s, struct text_span payload)
+{
+    s->broadcasts[s->broadcast_count++] = payload;
+    if (s->broadcast_count == SESSION_BROADCASTS_MAX)
+        on_pause(s);
+}
+
 static void on_message(struct subscriber *s, struct text_span channel, struct text_span payload)
 {
     if (text_span_eq(channel, s->w->start->keys->broadcast_channel)) {
-        session_on_broadcast(s->w, payload.ptr, payload.len);
+        on_broadcast(s, payload);
         return;
     }
+    on_pause(s);
     if (text_span_eq(channel, s->probe_channel)) {
         if (s->w->markers && markers_on_echo(s->w->markers, payload.ptr, payload.len))
             return;
@@ -258,6 +278,7 @@ static void on_push(void *data, const struct push *p)
 {
     struct subscriber *s = data;
     if (p->is_number) {
+        on_pause(s);
         counters_set(CTR_redis_subscriptions, (uint64_t)p->number);
         on_confirmed(s, p->channel, text_span_eq(p->kind, "subscribe"));
     } else if (text_span_eq(p->kind, "message"))
@@ -293,6 +314,7 @@ static void on_reply(void *data, const struct redisReply *reply)
     else
         return;
     on_push(s, &p);
+    on_pause(s); /* the reply is freed */
 }
 
 /* ---- interface ---- */
@@ -305,6 +327,7 @@ static const struct redislink_owner owner = {
     .on_down = on_down,
     .on_push = on_push,
     .on_reply = on_reply,
+    .on_pause = on_pause,
 };
 
 struct subscriber *subscriber_new(struct worker *w)

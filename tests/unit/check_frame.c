@@ -68,6 +68,21 @@ START_TEST(last_reference_frees)
 }
 END_TEST
 
+START_TEST(a_joined_frame_holds_the_bytes_of_its_parts_and_keeps_them)
+{
+    struct frame *parts[2] = {frame_text(FRAME_BROADCAST, "one", 3),
+                              frame_text(FRAME_BROADCAST, "", 0)};
+    struct frame *joined = frame_join(FRAME_BROADCAST, parts, 2);
+    ck_assert_uint_eq(joined->len, 7);
+    ck_assert_mem_eq(joined->bytes, "\x81\x03one\x81\x00", 7);
+    ck_assert_uint_eq(joined->part_count, 2);
+    frame_unref(parts[0]);
+    frame_unref(parts[1]);
+    ck_assert_uint_eq(joined->parts[0]->len, 5); /* the sanitizer sees whether it is there */
+    frame_unref(joined);
+}
+END_TEST
+
 START_TEST(close_frame_carries_code_and_reason)
 {
     unsigned char out[FRAME_CONTROL_MAX];
@@ -105,6 +120,7 @@ int main(void)
     tcase_add_test(tc, fragments_are_not_final);
     tcase_add_test(tc, text_frame_holds_a_copy_of_its_payload);
     tcase_add_test(tc, last_reference_frees);
+    tcase_add_test(tc, a_joined_frame_holds_the_bytes_of_its_parts_and_keeps_them);
     tcase_add_test(tc, close_frame_carries_code_and_reason);
     tcase_add_test(tc, close_frame_without_a_code_is_empty);
     tcase_add_test(tc, long_close_reason_is_cut_between_characters);

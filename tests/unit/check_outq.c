@@ -351,6 +351,48 @@ START_TEST(shared_frames_outlive_one_queue)
 }
 END_TEST
 
+static void push_joined(void)
+{
+    struct frame *parts[3];
+    for (int i = 0; i < 3; i++)
+        parts[i] = frame_text(FRAME_BROADCAST, &"one\0two\0six"[i * 4], 3);
+    struct frame *joined = frame_join(FRAME_BROADCAST, parts, 3);
+    ck_assert_int_eq(outq_push(&q, joined), 0);
+    frame_unref(joined);
+    for (int i = 0; i < 3; i++)
+        frame_unref(parts[i]);
+}
+
+/* However much of it was written: 15 bytes, 5 for each part. */
+START_TEST(a_joined_frame_is_split_into_what_is_not_written_of_its_parts)
+{
+    for (size_t written = 0; written < 15; written++) {
+        struct iovec iov[8];
+        char all[25] = "";
+        size_t len = 0;
+        push_joined();
+        push(FRAME_USER, "end", 0);
+        push_joined();
+        outq_consume(&q, written);
+        outq_split(&q);
+        int count = outq_iov(&q, iov, 8);
+        ck_assert_int_eq(count, 3 - (int)written / 5 + 1 + 3);
+        for (int i = 0; i < count - 3; i++) {
+            memcpy(all + len, iov[i].iov_base, iov[i].iov_len);
+            len += iov[i].iov_len;
+        }
+        ck_assert_uint_eq(len, 20 - written);
+        ck_assert_mem_eq(all, &"\x81\x03one\x81\x03two\x81\x03six\x81\x03" "end"[written], len);
+        ck_assert_uint_eq(q.bytes, 35 - written);
+        ck_assert_uint_eq(q.broadcast_bytes, 30 - written);
+        /* One message is given up, not three. */
+        ck_assert(outq_drop_broadcast(&q));
+        ck_assert_uint_eq(q.bytes, 30 - written);
+        outq_clear(&q);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("outq");
@@ -374,6 +416,7 @@ int main(void)
     tcase_add_test(tc, a_broadcast_that_was_conflated_or_written_is_not_given_up_again);
     tcase_add_test(tc, where_many_answers_wait_only_the_last_of_several_pongs_stays);
     tcase_add_test(tc, dropping_frames_keeps_the_begun_one_and_all_control_frames);
+    tcase_add_test(tc, a_joined_frame_is_split_into_what_is_not_written_of_its_parts);
     tcase_add_test(tc, shared_frames_outlive_one_queue);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

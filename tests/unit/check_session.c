@@ -565,6 +565,38 @@ START_TEST(a_list_that_is_unreadable_for_a_while_is_tried_again)
 }
 END_TEST
 
+/* Three devices: one live, one with a filter, one attaching. */
+START_TEST(broadcasts_that_come_together_reach_every_device_in_order)
+{
+    char text[3][TEXT];
+    struct text_span payloads[4];
+    for (int i = 0; i < 2; i++)
+        connect_client(i, NULL);
+    settle();
+    ck_assert_int_eq(filter_parse(&clients[1].conn.device.filter, "OTHER"), 0);
+    connect_client(2, NULL);
+    for (int i = 0; i < 3; i++)
+        clients[i].conn.state = CONN_OPEN;
+    for (unsigned i = 0; i < 3; i++)
+        snprintf(text[i], TEXT, "%s", text_of("b", i + 1));
+    payloads[0] = text_span_of(text[0]);
+    payloads[1] = text_span_of("no JSON");
+    payloads[2] = text_span_of(text[1]);
+    payloads[3] = text_span_of(text[2]);
+    joined = 0;
+    session_on_broadcasts(&worker, payloads, 4);
+    session_on_broadcasts(&worker, payloads + 2, 2); /* repeats */
+    ck_assert_uint_eq(joined, 1);
+    settle();
+    for (int i = 0; i < 3; i++) {
+        static const char *const expected[] = {"FULL_SYNC", "b1", "b2", "b3"};
+        ck_assert_uint_eq(clients[i].got_count, i == 1 ? 1 : 4);
+        for (size_t k = 0; k < clients[i].got_count; k++)
+            ck_assert_str_eq(clients[i].got[k], expected[k]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     log_set_level(LOG_LEVEL_ERROR);
@@ -599,6 +631,7 @@ int main(void)
     tcase_add_test(t, a_gap_that_repair_cannot_fill_is_told);
     tcase_add_test(t, a_user_has_at_most_the_connections_that_are_allowed);
     tcase_add_test(t, a_list_that_is_unreadable_for_a_while_is_tried_again);
+    tcase_add_test(t, broadcasts_that_come_together_reach_every_device_in_order);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

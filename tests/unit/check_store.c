@@ -41,9 +41,9 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     (void)w, (void)u, (void)payload, (void)len;
 }
 
-void session_on_broadcast(struct worker *w, const char *payload, size_t len)
+void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
 {
-    (void)w, (void)payload, (void)len;
+    (void)w, (void)payloads, (void)count;
 }
 
 void session_on_link_lost(struct worker *w)

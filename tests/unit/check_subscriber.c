@@ -18,6 +18,8 @@
 
 static struct redis_server server;
 static unsigned confirmed, messages, broadcasts, losses, probes_ready;
+static unsigned together; /* broadcasts in one call, at most */
+static unsigned broadcasts_then; /* at the latest message to a user */
 static uint64_t subscriptions_then; /* at the latest confirmation */
 static char last_user[64], last_text[64], last_echo[64], last_question[64], last_answer[64];
 static char last_marker[64];
@@ -38,15 +40,17 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
 {
     (void)w;
     messages++;
+    broadcasts_then = broadcasts;
     copy(last_user, u->id, u->id_len);
     copy(last_text, payload, len);
 }
 
-void session_on_broadcast(struct worker *w, const char *payload, size_t len)
+void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
 {
     (void)w;
-    broadcasts++;
-    copy(last_text, payload, len);
+    broadcasts += (unsigned)count;
+    together = (unsigned)count > together ? (unsigned)count : together;
+    copy(last_text, payloads[count - 1].ptr, payloads[count - 1].len);
 }
 
 void session_on_link_lost(struct worker *w)
@@ -94,6 +98,7 @@ static void setup(void)
     redis_prepare(&server);
     redis_start(&server, NULL, NULL, NULL);
     unit_use(&server);
+    together = broadcasts_then = 0;
     confirmed = messages = broadcasts = losses = probes_ready = 0;
     last_text[0] = last_echo[0] = last_user[0] = last_question[0] = last_answer[0] = '\0';
     unit_worker.hub = hub_new();
@@ -164,6 +169,34 @@ START_TEST(broadcasts_probes_and_markers_need_no_user)
     ck_assert_str_eq(last_text, "all");
     ck_assert_str_eq(last_echo, "42");
     ck_assert_str_eq(subscriber_probe_channel(unit_worker.subscriber), "belfry:probe:unit:0");
+}
+END_TEST
+
+/* One write to Redis, so that they come in one read, and what stands between them stays there. */
+START_TEST(broadcasts_that_come_together_are_handed_on_together_and_in_order)
+{
+    struct device d;
+    come(&d, "alice");
+    unit_run_until(confirmed == 1);
+    redisContext *c = redisConnectUnix(server.socket);
+    for (int i = 0; i < 100; i++) {
+        redisAppendCommand(c, "PUBLISH ws:broadcast b%d", i);
+        if (i == 49)
+            redisAppendCommand(c, "PUBLISH ws:user:alice between");
+    }
+    for (int i = 0; i < 101; i++) {
+        redisReply *r = NULL;
+        ck_assert_int_eq(redisGetReply(c, (void **)&r), REDIS_OK);
+        freeReplyObject(r);
+    }
+    redisFree(c);
+    unit_run_until(broadcasts == 100);
+    ck_assert_str_eq(last_text, "b99");
+    ck_assert_uint_eq(messages, 1);
+    ck_assert_uint_eq(broadcasts_then, 50);
+    ck_assert_uint_gt(together, 1);
+    ck_assert_uint_le(together, SESSION_BROADCASTS_MAX);
+    go(&d);
 }
 END_TEST
 
@@ -312,6 +345,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_user_is_confirmed_and_its_messages_come);
     tcase_add_test(t, broadcasts_probes_and_markers_need_no_user);
+    tcase_add_test(t, broadcasts_that_come_together_are_handed_on_together_and_in_order);
     tcase_add_test(t, questions_of_instances_and_answers_to_this_worker_come);
     tcase_add_test(t, thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_loss);
     tcase_add_test(t, a_user_who_leaves_before_the_turn_ends_costs_no_command);

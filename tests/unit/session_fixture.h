@@ -83,6 +83,7 @@ struct client {
 /* What a slow client's queue takes; 0: nobody is slow. */
 static unsigned room;
 static unsigned lags;
+static unsigned joined; /* frames of several messages that were sent */
 
 static struct options opt;
 static struct keys keys;
@@ -129,9 +130,13 @@ static inline void take(struct client *c, const char *text, size_t len)
 void conn_send(struct conn *c, struct frame *f)
 {
     size_t len;
+    joined += f->part_count > 0;
+    for (uint32_t i = 0; i < f->part_count; i++)
+        conn_send(c, f->parts[i]);
+    if (f->part_count || client_of(c)->is_closing)
+        return;
     const char *text = frame_payload(f, &len);
-    if (!client_of(c)->is_closing)
-        take(client_of(c), text, len);
+    take(client_of(c), text, len);
 }
 
 bool conn_offer(struct conn *c, struct frame *f)
