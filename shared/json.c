@@ -92,8 +92,15 @@ static const unsigned char *plain_run(const unsigned char *p, const unsigned cha
         uint64_t quote = w ^ (ones * '"'), backslash = w ^ (ones * '\\');
         uint64_t control = (w - ones * 0x20) & ~w;
         uint64_t ends = ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash);
-        if ((w | control | ends) & tops)
+        uint64_t found = (w | control | ends) & tops;
+        if (found) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            /* Borrows spoil only bits above the first one that is right. */
+            return p + (unsigned)__builtin_ctzll(found) / 8;
+#else
             break; /* somewhere within these eight */
+#endif
+        }
         p += 8;
     }
     while (p < end && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\')

@@ -110,10 +110,42 @@ void hub_forget(struct hub *h, struct user *u)
     free(e);
 }
 
+static const UT_hash_bucket *bucket_of(const struct hub *h, uint64_t id_hash)
+{
+    unsigned number;
+    if (!h->users)
+        return NULL;
+    HASH_TO_BKT((unsigned)id_hash, h->users->hh.tbl->num_buckets, number);
+    return &h->users->hh.tbl->buckets[number];
+}
+
+void hub_prefetch_bucket(const struct hub *h, uint64_t id_hash)
+{
+    const UT_hash_bucket *bucket = bucket_of(h, id_hash);
+    if (bucket)
+        __builtin_prefetch(bucket);
+}
+
+void hub_prefetch_entry(const struct hub *h, uint64_t id_hash)
+{
+    const UT_hash_bucket *bucket = bucket_of(h, id_hash);
+    if (!bucket || !bucket->hh_head)
+        return;
+    const struct entry *e = (const void *)((const char *)bucket->hh_head - offsetof(struct entry, hh));
+    __builtin_prefetch(e);
+    __builtin_prefetch(&e->hh);
+    __builtin_prefetch(e->id);
+}
+
+struct user *hub_find_hashed(struct hub *h, const char *user_id, size_t len, uint64_t id_hash)
+{
+    struct entry *e = find(h, user_id, len, id_hash);
+    return e ? &e->user : NULL;
+}
+
 struct user *hub_find(struct hub *h, const char *user_id, size_t len)
 {
-    struct entry *e = find(h, user_id, len, text_hash64(user_id, len));
-    return e ? &e->user : NULL;
+    return hub_find_hashed(h, user_id, len, text_hash64(user_id, len));
 }
 
 void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data)

@@ -85,6 +85,12 @@ struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size
 bool hub_leave(struct hub *h, struct device *d);
 /* Frees a user without devices (recent must be freed by its owner before). */
 void hub_forget(struct hub *h, struct user *u);
+/* The same by the id's hash (text_hash64). Who knows some users ahead that it will look for calls
+ * these two before, one step for all of them and then the next, so that what hub_find reads is
+ * fetched from memory meanwhile: at 10,000 users none of it is in a cache. */
+void hub_prefetch_bucket(const struct hub *h, uint64_t id_hash);
+void hub_prefetch_entry(const struct hub *h, uint64_t id_hash);
+struct user *hub_find_hashed(struct hub *h, const char *user_id, size_t len, uint64_t id_hash);
 struct user *hub_find(struct hub *h, const char *user_id, size_t len);
 /* Calls fn for every user; fn may make device leave but not join, and must not forget other users
  * than u. */

@@ -39,6 +39,16 @@ void recent_free(struct recent *r)
     free(r);
 }
 
+void recent_prefetch(const struct recent *r)
+{
+    if (!r || !r->cap)
+        return;
+    __builtin_prefetch(r->index);
+    __builtin_prefetch(&r->ids[r->end < r->cap ? r->end : 0]);
+    if (r->window)
+        __builtin_prefetch(&r->window[r->window_first]);
+}
+
 /* Position of an id, or -1. */
 static int64_t find(const struct recent *r, uint64_t id)
 {

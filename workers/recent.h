@@ -33,6 +33,8 @@ enum recent_origin {
 int recent_add(struct recent **r, size_t limit, uint64_t id_hash, enum recent_origin origin,
                int64_t now_ms);
 void recent_free(struct recent *r);
+/* Has the memory fetched that recent_is_repeat and recent_add look at. Accepts NULL. */
+void recent_prefetch(const struct recent *r);
 
 bool recent_knows(const struct recent *r, uint64_t id_hash); /* accepts NULL: false */
 bool recent_was_heard(const struct recent *r, uint64_t id_hash); /* its live copy; the same */

@@ -60,6 +60,10 @@ struct session_lag_state session_lag_state(const struct device *d);
 /* From subscriber.c. payload is borrowed for the call. */
 void session_on_subscribed(struct worker *w, struct user *u);
 void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len);
+/* Messages will come for the user soon: memory that will be looked at is fetched. Two steps, to be
+ * made for several users each. */
+void session_prefetch(const struct user *u);
+void session_prefetch_more(const struct user *u);
 /* Broadcasts that came one after the other, with nothing between them. */
 void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count);
 static inline void session_on_broadcast(struct worker *w, const char *payload, size_t len)

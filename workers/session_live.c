@@ -165,6 +165,21 @@ static void refuse_user(const struct sessions *s, const struct user *u, enum jso
     text_buf_free(&channel);
 }
 
+void session_prefetch(const struct user *u)
+{
+    __builtin_prefetch(u->recent);
+    __builtin_prefetch(u->devices);
+}
+
+/* A device is a part of its connection. */
+void session_prefetch_more(const struct user *u)
+{
+    const struct conn *c = u->devices ? u->devices->conn : NULL;
+    recent_prefetch(u->recent);
+    for (size_t at = 0; c && at < sizeof(*c); at += 64)
+        __builtin_prefetch((const char *)c + at);
+}
+
 void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len)
 {
     struct sessions *s = w->sessions;

@@ -20,6 +20,14 @@
 
 #define BATCH_CHANNELS 512 /* in one command */
 #define BATCHES_A_TURN 16
+#define WAITING_MAX 16
+
+/* A message to a user. Handed on in groups: see hand_on. */
+struct waiting {
+    struct text_span user_id;
+    struct text_span payload;
+    uint64_t user_hash;
+};
 
 /*
  * Confirmations come in the order of what was asked, one for each channel named in a SUBSCRIBE or
@@ -42,6 +50,8 @@ struct subscriber {
     size_t name_at[BATCH_CHANNELS];
     struct text_span broadcasts[SESSION_BROADCASTS_MAX]; /* came in a row: relayed together */
     size_t broadcast_count;
+    struct waiting waiting[WAITING_MAX]; /* messages to users that came in a row */
+    size_t waiting_count;
     char probe_channel[96];
     char answer_channel[96];    /* answers of other instances to this worker: inquiry.h */
 };
@@ -228,6 +238,38 @@ static void on_confirmed(struct subscriber *s, struct text_span channel, bool is
     }
 }
 
+/*
+ * Memory is most of what a message to one of many users costs: hardly anything of that user's is in
+ * a cache. So its parts are fetched for all of a group before the first of it is looked at, each
+ * step with what the one before has brought. A user is looked for again when its turn comes: a
+ * message before may have ended it.
+ */
+static void hand_on(struct subscriber *s)
+{
+    struct user *users[WAITING_MAX];
+    size_t count = s->waiting_count;
+    s->waiting_count = 0;
+    for (size_t i = 0; i < count; i++)
+        hub_prefetch_entry(s->w->hub, s->waiting[i].user_hash);
+    for (size_t i = 0; i < count; i++) {
+        const struct waiting *m = &s->waiting[i];
+        users[i] = hub_find_hashed(s->w->hub, m->user_id.ptr, m->user_id.len, m->user_hash);
+        if (users[i])
+            session_prefetch(users[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (users[i])
+            session_prefetch_more(users[i]);
+    for (size_t i = 0; i < count; i++) {
+        const struct waiting *m = &s->waiting[i];
+        struct user *u = hub_find_hashed(s->w->hub, m->user_id.ptr, m->user_id.len, m->user_hash);
+        /* Before the confirmation it can only be an earlier subscription under the same name; the
+         * list, which is read after the confirmation, has it if it was stored. */
+        if (u && u->subscription == SUBSCRIPTION_CONFIRMED)
+            session_on_message(s->w, u, m->payload.ptr, m->payload.len);
+    }
+}
+
 /* Before anything else is looked at, so that all stays in order. */
 static void on_pause(void *data)
 {
@@ -236,10 +278,14 @@ static void on_pause(void *data)
     s->broadcast_count = 0;
     if (count)
         session_on_broadcasts(s->w, s->broadcasts, count);
+    if (s->waiting_count)
+        hand_on(s);
 }
 
 static void on_broadcast(struct subscriber *s, struct text_span payload)
 {
+    if (s->waiting_count)
+        hand_on(s);
     s->broadcasts[s->broadcast_count++] = payload;
     if (s->broadcast_count == SESSION_BROADCASTS_MAX)
         on_pause(s);
@@ -251,8 +297,10 @@ static void on_message(struct subscriber *s, struct text_span channel, struct te
         on_broadcast(s, payload);
         return;
     }
-    on_pause(s);
+    if (s->broadcast_count)
+        on_pause(s);
     if (text_span_eq(channel, s->probe_channel)) {
+        on_pause(s);
         if (s->w->markers && markers_on_echo(s->w->markers, payload.ptr, payload.len))
             return;
         if (s->w->canary)
@@ -267,11 +315,14 @@ static void on_message(struct subscriber *s, struct text_span channel, struct te
         inquest_on_answer(s->w->inquest, payload.ptr, payload.len);
         return;
     }
-    /* Before the confirmation it can only be an earlier subscription under the same name; the list,
-     * which is read after the confirmation, has it if it was stored. */
-    struct user *u = user_of(s, channel);
-    if (u && u->subscription == SUBSCRIPTION_CONFIRMED)
-        session_on_message(s->w, u, payload.ptr, payload.len);
+    struct waiting *m = &s->waiting[s->waiting_count];
+    if (!keys_match(s->w->start->keys->user_channel, channel, &m->user_id))
+        return;
+    m->payload = payload;
+    m->user_hash = text_hash64(m->user_id.ptr, m->user_id.len);
+    hub_prefetch_bucket(s->w->hub, m->user_hash);
+    if (++s->waiting_count == WAITING_MAX)
+        hand_on(s);
 }
 
 static void on_push(void *data, const struct push *p)

@@ -41,6 +41,16 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     (void)w, (void)u, (void)payload, (void)len;
 }
 
+void session_prefetch(const struct user *u)
+{
+    (void)u;
+}
+
+void session_prefetch_more(const struct user *u)
+{
+    (void)u;
+}
+
 void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
 {
     (void)w, (void)payloads, (void)count;

@@ -45,6 +45,16 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     copy(last_text, payload, len);
 }
 
+void session_prefetch(const struct user *u)
+{
+    (void)u;
+}
+
+void session_prefetch_more(const struct user *u)
+{
+    (void)u;
+}
+
 void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
 {
     (void)w;
