@@ -7,6 +7,7 @@
 # --- unit ---------------------------------------------------------------------------------------
 unit_tests = \
     tests/unit/check_address \
+    tests/unit/check_bench_client \
     tests/unit/check_clock \
     tests/unit/check_closes \
     tests/unit/check_commands \
@@ -63,6 +64,11 @@ endif
 
 # For every program here: automake's default source of tests/unit/check_X is tests/unit/check_X.c.
 LDADD = src/libctl.la $(master_libs) $(CHECK_LIBS)
+
+tests_unit_check_bench_client_SOURCES = \
+    tests/bench/client.c \
+    tests/bench/hist.c \
+    tests/unit/check_bench_client.c
 
 # These fill structs of `char *` from literals, and forms from tables, as only tests may.
 tests_unit_check_publish_CFLAGS = $(AM_CFLAGS) -Wno-format-nonliteral

@@ -31,8 +31,9 @@ static ssize_t write_some(struct conn *c, int *events)
         return tlsio_writev(c->tls, iov, count, events);
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     /* One piece is the rule, and send() has no header and vector to copy and check. */
-    ssize_t n = count == 1 ? send(c->io.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                           : sendmsg(c->io.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    ssize_t n = count == 1 ? send(c->io.fd, iov->iov_base, iov->iov_len, flags)
+                           : sendmsg(c->io.fd, &message, flags);
     return n < 0 ? -errno : n;
 }
 

@@ -131,7 +131,8 @@ void hub_prefetch_entry(const struct hub *h, uint64_t id_hash)
     const UT_hash_bucket *bucket = bucket_of(h, id_hash);
     if (!bucket || !bucket->hh_head)
         return;
-    const struct entry *e = (const void *)((const char *)bucket->hh_head - offsetof(struct entry, hh));
+    const char *handle = (const char *)bucket->hh_head;
+    const struct entry *e = (const void *)(handle - offsetof(struct entry, hh));
     __builtin_prefetch(e);
     __builtin_prefetch(&e->hh);
     __builtin_prefetch(e->id);

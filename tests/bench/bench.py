@@ -89,11 +89,11 @@ def how_many(scenario, connections, quick):
     """About so many deliveries that a server at 10 µs is busy for some seconds."""
     part = 3 if quick else 1
     if scenario == "one":
-        return ["--messages", str(max(10, 300000 // connections // part))]
+        return ["--messages", str(max(10, 200000 // connections // part))]
     if scenario == "window":
-        return ["--messages", str(max(192, 3000000 // connections // part))]
+        return ["--messages", str(max(192, 2000000 // connections // part))]
     if scenario == "unicast":
-        return ["--messages", str(150000 // part), "--warmup", "5000"]
+        return ["--messages", str(40000 // part), "--warmup", "4000"]
     return []
 
 
@@ -121,21 +121,30 @@ def measure(place, peer, scenario, arguments):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
+def run_round(place, chosen, arguments, figures):
+    """Fills figures: (peer, scenario) -> what belfry-bench said"""
+    for scenario in SCENARIOS:
+        if scenario not in arguments.scenarios.split(","):
+            continue
+        for peer in chosen:
+            if scenario in peer.scenarios:
+                figures[peer.name, scenario] = measure(place, peer, scenario, arguments)
+        shown = ", ".join(
+            f"{p.name} {figures[p.name, scenario].get('cpu_us_per_delivery', '')}"
+            for p in chosen if figures.get((p.name, scenario)))
+        print(f"{scenario}: {shown}", file=sys.stderr)
+
+
 def run_rounds(place, chosen, arguments):
-    """[round][(peer, scenario)] -> figures"""
+    """A list of rounds. Interrupted, it is what was measured so far."""
     rounds = []
-    scenarios = [s for s in SCENARIOS if s in arguments.scenarios.split(",")]
-    for number in range(arguments.rounds):
-        figures = {}
-        for scenario in scenarios:
-            for peer in chosen:
-                if scenario in peer.scenarios:
-                    figures[peer.name, scenario] = measure(place, peer, scenario, arguments)
-            shown = ", ".join(
-                f"{p.name} {figures[p.name, scenario].get('cpu_us_per_delivery', '')}"
-                for p in chosen if figures.get((p.name, scenario)))
-            print(f"round {number + 1}: {scenario}: {shown}", file=sys.stderr)
-        rounds.append(figures)
+    try:
+        for number in range(arguments.rounds):
+            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+            rounds.append({})
+            run_round(place, chosen, arguments, rounds[-1])
+    except KeyboardInterrupt:
+        print("interrupted: the table is of what was measured so far", file=sys.stderr)
     return rounds
 
 
@@ -219,7 +228,7 @@ def machine():
 
 def report(rounds, chosen, arguments):
     return [f"{arguments.connections:,} connections of as many users, 200-byte JSON, "
-            f"{arguments.rounds} rounds: median (lowest–highest), × ratio to the floor of the same "
+            f"{len(rounds)} rounds: median (lowest–highest), × ratio to the floor of the same "
             "round. CPU time of all the server's processes.", "",
             *table(rounds, chosen), "", *bars(rounds), "",
             *(f"- {p.name}: {p.about}" for p in chosen), "", *machine()]

@@ -281,7 +281,8 @@ static void run_child(struct child *ch, uint32_t first)
     ch->buffer = malloc(BUFFER_BYTES);
     ch->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     ch->next = ch->count;
-    ch->server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)ch->b->port)};
+    ch->server.sin_family = AF_INET;
+    ch->server.sin_port = htons((uint16_t)ch->b->port);
     if (!ch->buffer || ch->epoll_fd < 0 || make_clients(ch, first) != 0 ||
         inet_pton(AF_INET, ch->b->host, &ch->server.sin_addr) != 1 ||
         epoll_ctl(ch->epoll_fd, EPOLL_CTL_ADD, ch->order_fd, &event) != 0)
@@ -326,7 +327,8 @@ struct crowd *crowd_new(const struct bench *b)
     c->b = b;
     c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     c->share_bytes = sizeof(*c->share) + (size_t)b->users * sizeof(c->share->last_seq[0]);
-    c->share = mmap(NULL, c->share_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    c->share = mmap(NULL, c->share_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                    0);
     if (c->event_fd < 0 || c->share == MAP_FAILED) {
         bench_say("%s", strerror(errno));
         free(c);

@@ -107,7 +107,8 @@ static void subscribe(int user)
 {
     char command[128], channel[48];
     int len = snprintf(channel, sizeof(channel), "ws:user:bench-%d", user);
-    len = snprintf(command, sizeof(command), "*2\r\n$9\r\nSUBSCRIBE\r\n$%d\r\n%s\r\n", len, channel);
+    len = snprintf(command, sizeof(command), "*2\r\n$9\r\nSUBSCRIBE\r\n$%d\r\n%s\r\n", len,
+                   channel);
     if (write(redis_fd, command, (size_t)len) != len)
         die("Redis");
 }

@@ -14,7 +14,8 @@ lint()
         [ -f "$file" ] || continue
         name=$file
         case $file in tests/unit/check_*.c) name=${file%.c} ;; esac
-        grep -qE "(^|[[:space:]])$name([[:space:]]|\$)" tests/local.mk man/local.mk ||
+        cat tests/local.mk tests/*/local.mk man/local.mk 2>/dev/null |
+            grep -qE "(^|[[:space:]])$name([[:space:]]|\$)" ||
             echo "$file: not in local.mk"
     done
 }

@@ -94,7 +94,7 @@ int main(void)
     tcase_add_loop_test(all, other_shapes_are_left_alone, 0, sizeof(others) / sizeof(*others));
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
+    srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
