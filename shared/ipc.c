@@ -16,41 +16,58 @@ _Static_assert(offsetof(struct ipc_message, body_len) == 4, "head is type, body_
 _Static_assert(offsetof(struct ipc_message, body) == 8, "body follows the head");
 _Static_assert(sizeof(struct control_drain) == 16, "control_drain has no padding");
 
-int ipc_pair(int fds[2])
+static int make_pair(int type, int fds[2])
 {
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+    if (socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
         return -errno;
     return 0;
 }
 
-/* Room for one descriptor, aligned as a control message. */
-union control_one {
+int ipc_pair(int fds[2])
+{
+    return make_pair(SOCK_SEQPACKET, fds);
+}
+
+int ipc_stream_pair(int fds[2])
+{
+    return make_pair(SOCK_STREAM, fds);
+}
+
+/* Room for the descriptors of one message, aligned as a control message; a few more than a peer may
+ * send, for more is a bug but must not leak. */
+union control_room {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
+    char bytes[CMSG_SPACE((IPC_FDS_MAX + 3) * sizeof(int))];
 };
 
-static void attach_fd(struct msghdr *m, union control_one *control, int fd)
+static void attach_fds(struct msghdr *m, union control_room *control, const int *fds, size_t count)
 {
     memset(control, 0, sizeof(*control));
     m->msg_control = control->bytes;
-    m->msg_controllen = sizeof(control->bytes);
+    m->msg_controllen = CMSG_SPACE(count * sizeof(int));
     struct cmsghdr *c = CMSG_FIRSTHDR(m);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    c->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 }
 
 int ipc_send(int socket, enum control_type type, const void *body, size_t body_len, int fd)
 {
-    if (body_len > IPC_BODY_MAX_BYTES)
+    return ipc_send_fds(socket, type, body, body_len, &fd, fd >= 0);
+}
+
+int ipc_send_fds(int socket, enum control_type type, const void *body, size_t body_len,
+                 const int *fds, size_t count)
+{
+    if (body_len > IPC_BODY_MAX_BYTES || count > IPC_FDS_MAX)
         return -EMSGSIZE;
     uint32_t head[2] = {(uint32_t)type, (uint32_t)body_len};
     struct iovec parts[2] = {{head, sizeof(head)}, {(void *)(uintptr_t)body, body_len}};
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = body_len ? 2 : 1};
-    union control_one control;
-    if (fd >= 0)
-        attach_fd(&m, &control, fd);
+    union control_room control;
+    if (count)
+        attach_fds(&m, &control, fds, count);
     ssize_t n;
     do
         n = sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -70,9 +87,9 @@ int ipc_send(int socket, enum control_type type, const void *body, size_t body_l
     }
 }
 
-/* Takes every descriptor out of the control messages: the first into *fd, all others closed. True
- * when there was at most one and nothing but descriptors. */
-static bool take_fds(struct msghdr *m, int *fd)
+/* Takes every descriptor out of the control messages; what is too many is closed. True when there
+ * was nothing wrong. */
+static bool take_fds(struct msghdr *m, struct ipc_message *out)
 {
     bool good = true;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
@@ -84,9 +101,9 @@ static bool take_fds(struct msghdr *m, int *fd)
         for (size_t i = 0; i < count; i++) {
             int one;
             memcpy(&one, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (*fd < 0)
-                *fd = one;
-            else {
+            if (out->fd_count < IPC_FDS_MAX) {
+                out->fds[out->fd_count++] = one;
+            } else {
                 close(one);
                 good = false;
             }
@@ -97,10 +114,7 @@ static bool take_fds(struct msghdr *m, int *fd)
 
 int ipc_recv(int socket, struct ipc_message *out)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(4 * sizeof(int))]; /* more than one is a bug, but must not leak */
-    } control;
+    union control_room control;
     struct iovec part = {out, HEAD_BYTES + IPC_BODY_MAX_BYTES};
     struct msghdr m = {.msg_iov = &part,
                        .msg_iovlen = 1,
@@ -110,23 +124,36 @@ int ipc_recv(int socket, struct ipc_message *out)
     do
         n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
-    out->fd = -1;
+    out->fd_count = 0;
     if (n < 0) {
         if (errno == EAGAIN)
             return 0;
         return errno == ECONNRESET ? -EPIPE : -errno;
     }
-    bool good = take_fds(&m, &out->fd);
-    if (n == 0 && out->fd < 0)
+    bool good = take_fds(&m, out);
+    if (n == 0 && !out->fd_count)
         return -EPIPE;
     if (good && !(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && (size_t)n >= HEAD_BYTES &&
         out->body_len == (size_t)n - HEAD_BYTES && out->type > CONTROL_NONE &&
         out->type < CONTROL_TYPES)
         return 1;
-    if (out->fd >= 0)
-        close(out->fd);
-    out->fd = -1;
+    ipc_close_fds(out);
     return -EBADMSG;
+}
+
+int ipc_take_fd(struct ipc_message *m)
+{
+    if (!m->fd_count)
+        return -1;
+    int fd = m->fds[0];
+    memmove(m->fds, m->fds + 1, --m->fd_count * sizeof(m->fds[0]));
+    return fd;
+}
+
+void ipc_close_fds(struct ipc_message *m)
+{
+    while (m->fd_count)
+        close(m->fds[--m->fd_count]);
 }
 
 const char *control_name(uint32_t type)

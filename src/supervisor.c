@@ -37,6 +37,8 @@ struct slot {
     uint32_t start_deaths; /* before READY, in a row */
     struct control_drain drain;
     uint32_t unsent; /* bits of enum control_type: the pair was full */
+    int *ends;       /* of hand-over links, to go with DRAIN or TAKE */
+    uint32_t end_count;
     char reason[REASON_BYTES];
 };
 
@@ -73,8 +75,35 @@ static void store_shared(const struct slot *slot)
     __atomic_store_n(&c->state, (uint32_t)slots_shared_state(slot->phase), __ATOMIC_RELAXED);
 }
 
+/* ---- ends of hand-over links ---- */
+
+static void drop_ends(struct slot *slot, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        close(slot->ends[i]);
+    slot->end_count -= count;
+    if (slot->end_count) {
+        memmove(slot->ends, slot->ends + count, slot->end_count * sizeof(*slot->ends));
+        return;
+    }
+    free(slot->ends);
+    slot->ends = NULL;
+}
+
+static int add_ends(struct slot *slot, const int *fds, uint32_t count)
+{
+    int *ends = realloc(slot->ends, (slot->end_count + count) * sizeof(*ends));
+    if (!ends)
+        return -ENOMEM;
+    slot->ends = ends;
+    memcpy(ends + slot->end_count, fds, count * sizeof(*ends));
+    slot->end_count += count;
+    return 0;
+}
+
 static void close_control(struct slot *slot)
 {
+    drop_ends(slot, slot->end_count);
     if (slot->control_fd < 0)
         return;
     ev_io_stop(slot->owner->loop, &slot->control);
@@ -94,19 +123,42 @@ static void clean_column(struct slot *slot)
 
 /* ---- messages ---- */
 
+/* What goes along with a message of this type. */
+static size_t fds_of(const struct slot *slot, enum control_type type, int *log, const int **fds)
+{
+    *fds = slot->ends;
+    if (type == CONTROL_LOG) {
+        *log = log_fd();
+        *fds = log;
+        return *log >= 0;
+    }
+    if (type != CONTROL_DRAIN && type != CONTROL_TAKE)
+        return 0;
+    return slot->end_count < IPC_FDS_MAX ? slot->end_count : IPC_FDS_MAX;
+}
+
 static void send_control(struct slot *slot, enum control_type type)
 {
+    int log;
+    const int *fds;
     if (slot->control_fd < 0)
         return;
     const void *body = type == CONTROL_DRAIN ? &slot->drain : NULL;
     size_t len = type == CONTROL_DRAIN ? sizeof(slot->drain) : 0;
-    int error = ipc_send(slot->control_fd, type, body, len, type == CONTROL_LOG ? log_fd() : -1);
+    size_t count = fds_of(slot, type, &log, &fds);
+    int error = ipc_send_fds(slot->control_fd, type, body, len, fds, count);
     slot->unsent &= ~(1u << type);
-    if (error == -EAGAIN)
+    if (error == -EAGAIN) {
         slot->unsent |= 1u << type;
-    else if (error) /* it is ending; its link tells next */
+        return;
+    }
+    if (error) /* it is ending; its link tells next */
         log_debug("control-send-failed", "slot", LOG_INT(slot->index), "message",
                   control_name(type), "error", log_errno(error));
+    if (type == CONTROL_DRAIN || type == CONTROL_TAKE)
+        drop_ends(slot, (uint32_t)count);
+    if (type == CONTROL_TAKE && slot->end_count)
+        slot->unsent |= 1u << type;
 }
 
 static void send_unsent(struct slot *slot)
@@ -118,8 +170,7 @@ static void send_unsent(struct slot *slot)
 
 static void take_message(struct slot *slot, struct ipc_message *m)
 {
-    if (m->fd >= 0)
-        close(m->fd); /* no message of a worker has one yet */
+    ipc_close_fds(m); /* no message of a worker has one yet */
     switch (m->type) {
     case CONTROL_READY:
         handle(slot, SLOT_EVENT_READY);
@@ -482,6 +533,39 @@ void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms
     }
 }
 
+static struct slot *ready_slot(struct supervisor *s, uint32_t index)
+{
+    struct slot *slot = index < s->slot_count ? &s->slots[index] : NULL;
+    return slot && slot->phase == SLOT_PHASE_READY && slot->control_fd >= 0 ? slot : NULL;
+}
+
+static int take_ends(struct slot *slot, const int *fds, uint32_t count)
+{
+    int error = !slot ? -ESRCH : count > IPC_FDS_MAX ? -E2BIG : add_ends(slot, fds, count);
+    for (uint32_t i = 0; error && i < count; i++)
+        close(fds[i]);
+    return error;
+}
+
+int supervisor_give(struct supervisor *s, uint32_t index, const int *fds, uint32_t count)
+{
+    struct slot *slot = ready_slot(s, index);
+    if (slot && (slot->unsent & (1u << CONTROL_TAKE))) { /* too late: it gives now */
+        slot->unsent &= ~(1u << CONTROL_TAKE);
+        drop_ends(slot, slot->end_count);
+    }
+    return take_ends(slot, fds, count);
+}
+
+int supervisor_take(struct supervisor *s, uint32_t index, int fd)
+{
+    struct slot *slot = ready_slot(s, index);
+    int error = take_ends(slot, &fd, 1);
+    if (!error)
+        send_control(slot, CONTROL_TAKE);
+    return error;
+}
+
 void supervisor_stop(struct supervisor *s, uint32_t generation)
 {
     for (uint32_t i = 0; i < s->slot_count; i++) {
@@ -530,6 +614,21 @@ uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum 
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->slot_count; i++)
         n += s->slots[i].phase == phase && belongs(&s->slots[i], generation);
+    return n;
+}
+
+uint32_t supervisor_list(const struct supervisor *s, uint32_t generation, enum slot_phase phase,
+                         uint32_t *slots, uint32_t max)
+{
+    uint32_t n = 0, places = 0;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (belongs(&s->slots[i], generation) && s->slots[i].place >= places)
+            places = s->slots[i].place + 1;
+    for (uint32_t place = 0; place < places; place++)
+        for (uint32_t i = 0; i < s->slot_count && n < max; i++)
+            if (belongs(&s->slots[i], generation) && s->slots[i].phase == phase &&
+                s->slots[i].place == place)
+                slots[n++] = i;
     return n;
 }
 

@@ -69,6 +69,21 @@ int supervisor_start(struct supervisor *s, const struct generation *g);
 /* Ends the workers of one generation: bit by bit (over_ms; is_restart: 1012 or drop), or at
  * once. */
 void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms, bool is_restart);
+/*
+ * Hand-over. For each pair of an old and a new worker one ipc_stream_pair: all ends of an old
+ * worker in one supervisor_give, each other end in a supervisor_take of its new worker; at last
+ * supervisor_drain for the old generation, which then gives its connections away before it closes
+ * what it could not give. A worker that was given no ends just drains. Descriptors are given: the
+ * supervisor closes them once they are sent, or cannot be any more. Either may be called by another
+ * master's word (upgrade).
+ *
+ * 0; -ESRCH: not READY (to take: or no worker); -E2BIG: more than IPC_FDS_MAX; -ENOMEM.
+ */
+int supervisor_give(struct supervisor *s, uint32_t slot, const int *fds, uint32_t count);
+int supervisor_take(struct supervisor *s, uint32_t slot, int fd);
+/* Slots of a generation in a phase, in order of their places; returns how many were written. */
+uint32_t supervisor_list(const struct supervisor *s, uint32_t generation, enum slot_phase phase,
+                         uint32_t *slots, uint32_t max);
 void supervisor_stop(struct supervisor *s, uint32_t generation);
 void supervisor_stop_all(struct supervisor *s);
 void supervisor_drain_all(struct supervisor *s, int64_t over_ms);

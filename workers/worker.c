@@ -224,7 +224,7 @@ static void stop(struct life *life, const char *why)
 
 /* ---- what others say to this process ---- */
 
-static void on_message(struct life *life, const struct ipc_message *m)
+static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
     switch (m->type) {
@@ -244,14 +244,13 @@ static void on_message(struct life *life, const struct ipc_message *m)
         inquest_on_tell(life->worker.inquest, m->body, m->body_len);
         break;
     case CONTROL_LOG:
-        if (m->fd >= 0)
-            log_take_fd(m->fd);
-        return;
+        if (m->fd_count)
+            log_take_fd(ipc_take_fd(m));
+        break;
     default:
         log_warning("control-unknown", "type", LOG_INT(m->type));
     }
-    if (m->fd >= 0)
-        close(m->fd);
+    ipc_close_fds(m);
 }
 
 static void on_control(struct ev_loop *loop, ev_io *io, int events)

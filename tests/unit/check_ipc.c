@@ -11,6 +11,8 @@
 
 #include "shared/ipc.h"
 
+#define FDS_ROOM (IPC_FDS_MAX + 8)
+
 static struct ipc_message m;
 
 static int open_descriptors(void)
@@ -28,7 +30,7 @@ static void send_raw(int socket, const void *bytes, size_t len, const int *fds, 
 {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(8 * sizeof(int))];
+        char bytes[CMSG_SPACE(FDS_ROOM * sizeof(int))];
     } control;
     struct iovec part = {(void *)(uintptr_t)bytes, len};
     struct msghdr h = {.msg_iov = &part, .msg_iovlen = 1};
@@ -57,7 +59,7 @@ START_TEST(messages_arrive_whole_and_in_order)
     ck_assert_int_eq(ipc_recv(s[1], &m), 1);
     ck_assert_uint_eq(m.type, CONTROL_READY);
     ck_assert_uint_eq(m.body_len, 0);
-    ck_assert_int_eq(m.fd, -1);
+    ck_assert_uint_eq(m.fd_count, 0);
     ck_assert_int_eq(ipc_recv(s[1], &m), 1);
     ck_assert_uint_eq(m.type, CONTROL_DRAIN);
     ck_assert_uint_eq(m.body_len, sizeof(drain));
@@ -97,11 +99,13 @@ START_TEST(a_descriptor_goes_along_and_is_closed_on_exec)
     ck_assert_int_eq(ipc_send(s[0], CONTROL_LOG, NULL, 0, p[1]), 0);
     close(p[1]);
     ck_assert_int_eq(ipc_recv(s[1], &m), 1);
-    ck_assert_int_ge(m.fd, 0);
-    ck_assert(fcntl(m.fd, F_GETFD) & FD_CLOEXEC);
-    ck_assert_int_eq(write(m.fd, "x", 1), 1);
+    int fd = ipc_take_fd(&m);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(ipc_take_fd(&m), -1);
+    ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    ck_assert_int_eq(write(fd, "x", 1), 1);
     ck_assert_int_eq(read(p[0], &byte, 1), 1);
-    close(m.fd);
+    close(fd);
     ck_assert_int_eq(read(p[0], &byte, 1), 0); /* nobody else holds it */
     close(p[0]);
     close(s[0]);
@@ -174,7 +178,7 @@ START_TEST(malformed_messages_are_refused_and_their_descriptors_closed)
         for (size_t fds = 0; fds < 2; fds++) {
             send_raw(s[0], bad[i].head, bad[i].len, &devnull, fds);
             ck_assert_int_eq(ipc_recv(s[1], &m), -EBADMSG);
-            ck_assert_int_eq(m.fd, -1);
+            ck_assert_uint_eq(m.fd_count, 0);
             ck_assert_int_eq(open_descriptors(), before);
         }
     ((uint32_t *)(void *)big)[0] = CONTROL_FAILED;
@@ -188,24 +192,29 @@ START_TEST(malformed_messages_are_refused_and_their_descriptors_closed)
 }
 END_TEST
 
-START_TEST(more_than_one_descriptor_is_refused_and_none_leaks)
+START_TEST(as_many_descriptors_as_fit_go_along_and_of_more_none_leaks)
 {
-    uint32_t head[2] = {CONTROL_LOG, 0};
-    int s[2], fds[8];
+    uint32_t head[2] = {CONTROL_TAKE, 0};
+    int s[2], fds[FDS_ROOM];
     ck_assert_int_eq(ipc_pair(s), 0);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < FDS_ROOM; i++)
         fds[i] = open("/dev/null", O_RDONLY);
     int before = open_descriptors();
-    for (size_t count = 2; count <= 8; count++) { /* more than fit are cut off by the kernel */
+    ck_assert_int_eq(ipc_send_fds(s[0], CONTROL_TAKE, NULL, 0, fds, IPC_FDS_MAX + 1), -EMSGSIZE);
+    ck_assert_int_eq(ipc_send_fds(s[0], CONTROL_TAKE, NULL, 0, fds, IPC_FDS_MAX), 0);
+    ck_assert_int_eq(ipc_recv(s[1], &m), 1);
+    ck_assert_uint_eq(m.fd_count, IPC_FDS_MAX);
+    ck_assert_int_eq(open_descriptors(), before + IPC_FDS_MAX);
+    ipc_close_fds(&m);
+    ck_assert_int_eq(open_descriptors(), before);
+    /* More than there is room for are cut off by the kernel. */
+    for (size_t count = IPC_FDS_MAX + 1; count <= FDS_ROOM; count++) {
         send_raw(s[0], head, sizeof(head), fds, count);
         ck_assert_int_eq(ipc_recv(s[1], &m), -EBADMSG);
-        ck_assert_int_eq(m.fd, -1);
+        ck_assert_uint_eq(m.fd_count, 0);
         ck_assert_int_eq(open_descriptors(), before);
     }
-    send_raw(s[0], head, sizeof(head), fds, 1);
-    ck_assert_int_eq(ipc_recv(s[1], &m), 1);
-    close(m.fd);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < FDS_ROOM; i++)
         close(fds[i]);
     close(s[0]);
     close(s[1]);
@@ -234,7 +243,7 @@ int main(void)
     tcase_add_test(tc, a_closed_peer_is_told_after_its_last_message);
     tcase_add_test(tc, a_peer_that_leaves_messages_unread_is_told_as_closed);
     tcase_add_test(tc, malformed_messages_are_refused_and_their_descriptors_closed);
-    tcase_add_test(tc, more_than_one_descriptor_is_refused_and_none_leaks);
+    tcase_add_test(tc, as_many_descriptors_as_fit_go_along_and_of_more_none_leaks);
     tcase_add_test(tc, every_type_has_a_name_and_unknown_ones_too);
     Suite *s = suite_create("ipc");
     suite_add_tcase(s, tc);
