@@ -40,6 +40,8 @@ shared_libshared_la_SOURCES = \
     shared/options_priv.h \
     shared/options_table.c \
     shared/options_value.c \
+    shared/pack.c \
+    shared/pack.h \
     shared/publish.c \
     shared/redisurl.c \
     shared/redisurl.h \

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/clock.h"
 #include "shared/log.h"
@@ -92,6 +93,35 @@ static void refuse(struct master *m, const char *message)
     end_reload(m, false, message);
 }
 
+/* One link for each pair of an old and a new worker. Without memory or descriptors for all of them
+ * fewer take, or an old worker closes its connections instead. */
+static void link_workers(struct master *m, const struct generation *old,
+                         const struct generation *next)
+{
+    uint32_t givers[COUNTERS_MAX_SLOTS], takers[COUNTERS_MAX_SLOTS];
+    struct supervisor *s = m->supervisor;
+    uint32_t giver_count =
+        supervisor_list(s, old->number, SLOT_PHASE_READY, givers, COUNTERS_MAX_SLOTS);
+    uint32_t taker_count =
+        supervisor_list(s, next->number, SLOT_PHASE_READY, takers, IPC_FDS_MAX);
+    for (uint32_t g = 0; g < giver_count; g++) {
+        int ends[IPC_FDS_MAX], pair[2];
+        uint32_t n = 0;
+        for (uint32_t t = 0; t < taker_count; t++) {
+            int error = ipc_stream_pair(pair);
+            if (error) {
+                log_error("handover-link-failed", "error", log_errno(error));
+                continue;
+            }
+            if (supervisor_take(s, takers[t], pair[1]) == 0)
+                ends[n++] = pair[0];
+            else
+                close(pair[0]);
+        }
+        supervisor_give(s, givers[g], ends, n);
+    }
+}
+
 static void commit(struct master *m)
 {
     struct generation *old = m->current;
@@ -100,6 +130,7 @@ static void commit(struct master *m)
     m->next = NULL;
     m->counters.head->generation = m->current->number;
     m->counters.head->workers = m->current->workers;
+    link_workers(m, old, m->current);
     supervisor_drain(m->supervisor, old->number, m->current->opt->drain_time, true);
     retire(m, old);
     reload_reap(m);

@@ -541,7 +541,9 @@ static struct slot *ready_slot(struct supervisor *s, uint32_t index)
 
 static int take_ends(struct slot *slot, const int *fds, uint32_t count)
 {
-    int error = !slot ? -ESRCH : count > IPC_FDS_MAX ? -E2BIG : add_ends(slot, fds, count);
+    int error = !slot ? -ESRCH : count > IPC_FDS_MAX ? -E2BIG : 0;
+    if (!error && count)
+        error = add_ends(slot, fds, count);
     for (uint32_t i = 0; error && i < count; i++)
         close(fds[i]);
     return error;

@@ -174,6 +174,7 @@ static enum verdict_outcome judge_sent(const struct verdict_device *d)
         return VERDICT_DROPPED;
     case TRACE_END_CLOSED:
         return VERDICT_LOST;
+    case TRACE_END_GIVEN: /* nobody says what became of it there */
     case TRACE_END_WAITING:
     case TRACE_ENDS:
         break;

@@ -285,8 +285,12 @@ static struct conn *waiting_conn(const struct waiting *w)
 
 static void waiting_free(struct waiting *w)
 {
-    if (w)
-        text_buf_free(&w->reply);
+    if (!w)
+        return;
+    struct conn *c = waiting_conn(w);
+    if (c)
+        c->awaited--;
+    text_buf_free(&w->reply);
     free(w);
 }
 
@@ -301,6 +305,7 @@ static struct waiting *waiting_new(const struct call *call)
     w->is_lower = call->is_lower;
     w->user_id_len = u->id_len;
     memcpy(w->user_id, u->id, u->id_len);
+    call->c->awaited++;
     return w;
 }
 

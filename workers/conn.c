@@ -67,8 +67,9 @@ struct conns *conns_new(struct worker *w)
     s->room = descriptor_room();
     s->http_limits = (struct http_limits){(size_t)w->opt->max_header_size,
                                           (size_t)w->opt->max_message_size};
-    /* Serials go on where an earlier worker of this slot cannot have been: 2^20 a millisecond. */
-    s->next_serial = (uint64_t)clock_wall_ms() << 20;
+    /* Serials go on where an earlier worker of this slot cannot have been: 2^12 a millisecond. The
+     * slot is in them, for a connection keeps its serial in whatever worker it is. */
+    s->next_serial = (uint64_t)clock_wall_ms() << 20 | w->start->slot;
     s->wsocks = wsock_pool_new((size_t)w->opt->max_message_size, &conn_ws_events);
     ev_timer_init(&s->again, on_again, 0., 0.);
     if (!w->wheel) {
@@ -139,7 +140,8 @@ void conn_mark(struct conn *c)
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 {
     const struct worker_start *start = c->worker->start;
-    return trace_connection(start->instance_id, start->slot, c->serial, out);
+    return trace_connection(start->instance_id, (uint32_t)(c->serial % COUNTERS_MAX_SLOTS),
+                            c->serial, out);
 }
 
 /* ---- birth ---- */
@@ -165,8 +167,8 @@ static uint64_t address_hash(const struct sockaddr *peer)
     return text_hash64(key, sizeof key);
 }
 
-/* 0, with *hash set when the connection is counted; -EDQUOT. */
-static int enter_address(struct worker *w, const struct sockaddr *peer, uint64_t *hash)
+int conn_enter_address(struct worker *w, const struct sockaddr *peer, bool is_limited,
+                       uint64_t *hash)
 {
     int64_t limit = w->opt->max_connections_per_address;
     *hash = 0;
@@ -175,7 +177,8 @@ static int enter_address(struct worker *w, const struct sockaddr *peer, uint64_t
     uint64_t key = address_hash(peer);
     if (!key)
         return 0;
-    int n = usertable_enter(w->start->addresses, w->start->slot, key, (uint32_t)limit);
+    int n = usertable_enter(w->start->addresses, w->start->slot, key,
+                            is_limited ? (uint32_t)limit : 0);
     if (n < 0)
         return n;
     if (n > 0)
@@ -198,7 +201,7 @@ static void refuse_address(const struct worker *w, int fd,
     text_buf_free(&response);
 }
 
-static struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener)
+struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener)
 {
     struct conns *s = w->conns;
     struct conn *c = calloc(1, sizeof *c);
@@ -206,7 +209,8 @@ static struct conn *conn_new(struct worker *w, int fd, const struct worker_liste
         return NULL;
     c->worker = w;
     c->device.conn = c;
-    c->serial = s->next_serial++;
+    c->serial = s->next_serial;
+    s->next_serial += COUNTERS_MAX_SLOTS;
     c->opened_ms = c->last_read_ms = worker_now_ms(w);
     c->is_metrics = listener->is_metrics;
     c->is_unix = listener->is_unix;
@@ -232,7 +236,7 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
               const struct sockaddr *peer)
 {
     uint64_t hash;
-    int error = enter_address(w, peer, &hash);
+    int error = conn_enter_address(w, peer, true, &hash);
     if (error) {
         refuse_address(w, fd, listener);
         close(fd);
@@ -246,7 +250,7 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
         return -ENOMEM;
     }
     c->address_hash = hash;
-    if (!c->is_unix) {
+    if (!c->is_unix) { /* both stay with the socket, in whatever process it is */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){UNSENT_BYTES}, sizeof(int));
     }
@@ -337,7 +341,8 @@ void conn_destroy(struct conn *c)
     wsock_release(s->wsocks, c->wsock);
     tlsio_free(c->tls);
     free(c->kept);
-    close(c->io.fd);
+    if (c->io.fd >= 0)
+        close(c->io.fd);
     free(c);
 }
 

@@ -60,6 +60,7 @@ struct conn {
     int64_t last_read_ms;          /* loop clock: last sign of life */
     int64_t ping_sent_ms;          /* loop clock; 0: no pong awaited */
     int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
+    uint32_t awaited;              /* commands whose answer waits for Redis; commands.c */
     uint64_t ping_taken_bytes;     /* what the peer had taken when the ping was sent */
     int64_t closing_ms;            /* loop clock: our close frame was queued */
     uint64_t address_hash;         /* for max-connections-per-address; 0: not counted there */
@@ -145,5 +146,20 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
 void conn_close(struct conn *c, enum close_reason reason);
 /* Ends TCP without a word (reset, timeouts, restart-close = drop). */
 void conn_drop(struct conn *c, enum close_reason reason);
+
+/* ---- conn_handover.c: to and from another worker ---- */
+
+/* It may go to another worker: a plain WebSocket of which nothing is owed from here. */
+bool conn_is_movable(const struct conn *c);
+/* A WebSocket that could be, were nothing awaited just now. */
+bool conn_is_plain_websocket(const struct conn *c);
+/* Takes the connection away: its state is appended to out (handover_device_encode), its socket
+ * returned, the session's device leaves its user at once. No close is counted or logged. Negative
+ * errno when there is no memory, or it broke meanwhile: then it is as it was, or ends. */
+int conn_give(struct conn *c, struct text_buf *out);
+/* The opposite. e: expected devices that it is one of; NULL: it has no user. The socket is given. A
+ * state that cannot be read closes the connection with CLOSE_RESTART; max-connections: with
+ * CLOSE_OVERLOAD. False: it is not here, or is being closed. */
+bool conn_take(struct worker *w, int fd, struct text_span state, struct expected *e);
 
 #endif

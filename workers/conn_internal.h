@@ -49,7 +49,17 @@ void conn_release_session(struct conn *c);
 /* Frees everything. The connection is in no list but that of all. */
 void conn_destroy(struct conn *c);
 
+/* A connection object around a socket (given, but not when NULL comes back: no memory). */
+struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener);
+/* 0, with *hash set when the connection is counted by its address; -EDQUOT. */
+int conn_enter_address(struct worker *w, const struct sockaddr *peer, bool is_limited,
+                       uint64_t *hash);
+
 /* ---- conn_io.c ---- */
+
+/* Stops to listen to a socket whose description lives on in another process: that one is to be
+ * closed next, here. */
+void conn_io_forget(struct conn *c);
 
 /* Starts to listen to the socket. */
 void conn_io_start(struct conn *c);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -221,6 +222,17 @@ void conn_io_start(struct conn *c)
     ev_io_init(&c->io, on_io, c->io.fd, EV_READ);
     c->io.data = c;
     ev_io_start(c->worker->loop, &c->io);
+}
+
+/* Who closes the last descriptor of a socket takes it out of every epoll set by that, and libev
+ * counts on it. This one lives on elsewhere, and would go on to wake this process, where libev
+ * could only make its whole set anew. epoll(7), "Questions and answers", 6. */
+void conn_io_forget(struct conn *c)
+{
+    ev_io_stop(c->worker->loop, &c->io);
+    ev_clear_pending(c->worker->loop, &c->io);
+    if (c->worker->epoll_fd >= 0)
+        epoll_ctl(c->worker->epoll_fd, EPOLL_CTL_DEL, c->io.fd, NULL);
 }
 
 /* ---- the end of a turn ---- */

@@ -19,6 +19,7 @@
 
 struct acceptor;
 struct canary;
+struct handover;
 struct conns;
 struct hub;
 struct inquest;
@@ -46,6 +47,8 @@ struct worker {
     struct markers *markers;       /* has the pub/sub link caught up? */
     struct router *router;         /* HTTP endpoints */
     struct inquest *inquest;       /* what happened to a message? */
+    struct handover *handover;     /* connections from and to other workers */
+    int epoll_fd;                  /* the loop's; -1: not known */
     bool is_draining;
 };
 

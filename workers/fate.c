@@ -100,7 +100,7 @@ void fate_said(const struct conn *c, enum trace_fate fate, const char *id, size_
                                          .fate = (uint16_t)fate});
 }
 
-void fate_opened(struct conn *c)
+static void came(struct conn *c, enum trace_fate fate)
 {
     c->user_hash = c->device.user->id_hash;
     if (trace_is_on())
@@ -108,7 +108,36 @@ void fate_opened(struct conn *c)
             .user_hash = c->user_hash,
             .serial = c->serial,
             .detail = (c->tls ? DETAIL_TLS : 0) | (c->is_unix ? DETAIL_UNIX : 0),
-            .fate = TRACE_OPENED});
+            .fate = (uint16_t)fate});
+}
+
+void fate_opened(struct conn *c)
+{
+    came(c, TRACE_OPENED);
+}
+
+static trace_ticket note_waiting(void *data, const struct frame *f)
+{
+    struct trace_record r = about(data, f, TRACE_QUEUED);
+    return is_message(f) ? trace_add(&r) : 0;
+}
+
+void fate_taken(struct conn *c)
+{
+    if (!c->device.user)
+        return;
+    came(c, TRACE_TAKEN);
+    if (trace_is_on())
+        outq_trace(&c->outq, note_waiting, c);
+}
+
+void fate_given(const struct conn *c)
+{
+    if (trace_is_on() && c->user_hash)
+        trace_add(&(struct trace_record){.user_hash = c->user_hash,
+                                         .serial = c->serial,
+                                         .position = fate_acked_bytes(c),
+                                         .fate = TRACE_GIVEN});
 }
 
 void fate_closed(const struct conn *c)

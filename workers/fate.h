@@ -41,6 +41,9 @@ void fate_said(const struct conn *c, enum trace_fate fate, const char *id, size_
 /* The connection became a device, and ended (its socket is still there). */
 void fate_opened(struct conn *c);
 void fate_closed(const struct conn *c);
+/* It goes to another worker; it came from there, with what waits in its queue. */
+void fate_given(const struct conn *c);
+void fate_taken(struct conn *c);
 /* Bytes of the connection that the peer's TCP acknowledged; of a Unix socket, that the peer read.
  * May be less than the truth, never more. One system call. */
 uint64_t fate_acked_bytes(const struct conn *c);

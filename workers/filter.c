@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shared/message.h"
+#include "shared/pack.h"
 
 struct filter_name {
     uint64_t hash; /* message_type_hash: without case */
@@ -205,4 +206,38 @@ void filter_free(struct filter *f)
     clear(f);
     free(f->names);
     free(f);
+}
+
+void filter_save(const struct filter *f, struct text_buf *out)
+{
+    if (!f)
+        return;
+    pack_u8(out, f->is_list);
+    for (uint32_t i = 0; i < f->count; i++)
+        pack_bytes(out, f->names[i].text, strlen(f->names[i].text));
+}
+
+int filter_restore(struct text_span saved, struct filter **out)
+{
+    struct unpack in = unpack_of(saved);
+    *out = NULL;
+    if (!saved.len)
+        return 0;
+    struct filter *f = calloc(1, sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    int error = 0;
+    f->is_list = unpack_u8(&in) != 0;
+    while (!error && unpack_left(&in)) {
+        struct text_span name = unpack_bytes(&in);
+        error = in.is_bad || check_and_make(&f, name) < 0 ? -EBADMSG : 0;
+        if (!error)
+            error = add(f, message_type_hash(name.ptr, name.len), name);
+    }
+    if (error) {
+        filter_free(f);
+        return error == -ENOMEM ? error : -EBADMSG;
+    }
+    *out = f;
+    return 0;
 }

@@ -37,6 +37,10 @@ void filter_json(const struct filter *f, struct text_buf *out);
 void filter_describe(const struct filter *f, struct text_buf *out);
 /* *copy is NULL for a NULL filter. 0 or -ENOMEM. */
 int filter_copy(const struct filter *f, struct filter **copy);
+/* For another process. Accepts NULL. */
+void filter_save(const struct filter *f, struct text_buf *out);
+/* *f is NULL for what was saved of NULL. 0, -ENOMEM or -EBADMSG. */
+int filter_restore(struct text_span saved, struct filter **f);
 void filter_free(struct filter *f);
 
 #endif

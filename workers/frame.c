@@ -117,3 +117,38 @@ const char *frame_payload(const struct frame *f, size_t *len)
     *len = f->len - header_len;
     return (const char *)f->bytes + header_len;
 }
+
+void frame_save(const struct frame *f, struct text_buf *out)
+{
+    pack_u8(out, (uint8_t)f->kind);
+    pack_u8(out, (uint8_t)(f->is_stored | f->has_id << 1));
+    pack_u64(out, f->id_hash);
+    pack_u64(out, f->type_hash);
+    pack_u64(out, f->conflate_key);
+    pack_i64(out, f->timestamp_us);
+    pack_bytes(out, f->bytes, f->len);
+}
+
+struct frame *frame_restore(struct unpack *in)
+{
+    uint8_t kind = unpack_u8(in), flags = unpack_u8(in);
+    uint64_t id_hash = unpack_u64(in), type_hash = unpack_u64(in), key = unpack_u64(in);
+    int64_t timestamp_us = unpack_i64(in);
+    struct text_span bytes = unpack_bytes(in);
+    if (in->is_bad || kind > FRAME_BROADCAST || bytes.len < 2)
+        return NULL;
+    struct frame *f = malloc(sizeof *f + bytes.len);
+    if (!f)
+        return NULL;
+    *f = (struct frame){.refs = 1,
+                        .len = (uint32_t)bytes.len,
+                        .kind = (enum frame_kind)kind,
+                        .is_stored = flags & 1,
+                        .has_id = flags & 2,
+                        .id_hash = id_hash,
+                        .type_hash = type_hash,
+                        .conflate_key = key,
+                        .timestamp_us = timestamp_us};
+    memcpy(f->bytes, bytes.ptr, bytes.len);
+    return f;
+}

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/pack.h"
+
 #define FRAME_HEADER_MAX 10
 #define FRAME_CONTROL_MAX 127 /* header and payload of a control frame */
 
@@ -34,6 +36,7 @@ struct frame {
     uint32_t len;           /* of bytes */
     enum frame_kind kind;
     bool is_stored;         /* known to stand in the user's list */
+    bool has_id;            /* false: id_hash is that of the content */
     uint64_t id_hash;       /* 0: none */
     uint64_t type_hash;     /* 0: none */
     uint64_t conflate_key;  /* 0: never conflates */
@@ -58,6 +61,10 @@ size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_fin
 /* Writes a whole close frame; code 0 (or 1005): without payload. The reason is cut to 123 bytes at
  * a character's border. Returns the frame's length. */
 size_t frame_close(unsigned char out[FRAME_CONTROL_MAX], int code, const char *reason);
+/* For another process: the frame with all that is known of it. */
+void frame_save(const struct frame *f, struct text_buf *out);
+/* refs 1; NULL without memory or when the bytes are none. */
+struct frame *frame_restore(struct unpack *in);
 struct frame *frame_ref(struct frame *f);
 void frame_unref(struct frame *f); /* accepts NULL */
 /* The payload inside bytes; not of a joined frame. */

@@ -36,5 +36,9 @@ struct held_limits {
  * (the new one among them): the list has to be read again; -ENOMEM when nothing was kept. */
 int held_add(struct held **h, struct frame *f, const struct held_limits *limits);
 void held_free(struct held *h); /* accepts NULL */
+/* For another process. Accepts NULL. */
+void held_save(const struct held *h, struct text_buf *out);
+/* *h is NULL before. 0, -ENOMEM or -EBADMSG (what was read stays). */
+int held_restore(struct held **h, struct text_span saved, const struct held_limits *limits);
 
 #endif

@@ -68,15 +68,20 @@ static struct entry *add(struct hub *h, const char *id, size_t len, uint64_t has
     return e;
 }
 
-struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len)
+struct user *hub_add(struct hub *h, const char *user_id, size_t len)
 {
     uint64_t hash = text_hash64(user_id, len);
     struct entry *e = find(h, user_id, len, hash);
     if (!e)
         e = add(h, user_id, len, hash);
-    if (!e)
+    return e ? &e->user : NULL;
+}
+
+struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len)
+{
+    struct user *u = hub_add(h, user_id, len);
+    if (!u)
         return NULL;
-    struct user *u = &e->user;
     d->user = u;
     d->prev = NULL;
     d->next = u->devices;
@@ -156,6 +161,13 @@ void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data)
     {
         fn(data, &e->user);
     }
+}
+
+void hub_some(struct hub *h, bool (*fn)(void *data, struct user *u), void *data)
+{
+    for (struct entry *e = h->users; e; e = e->hh.next)
+        if (!fn(data, &e->user))
+            return;
 }
 
 size_t hub_users(const struct hub *h)

@@ -14,7 +14,9 @@
 
 #include "workers/frame.h"
 
+struct adopted;       /* session_handover.c: what the giving worker's devices of the user had */
 struct conn;
+struct expected;      /* session_handover.c: devices are on their way from another worker */
 struct hub;
 struct filter;        /* filter.h */
 struct kept;          /* session_kept.c: an answer that waits */
@@ -30,7 +32,8 @@ enum device_state {
     DEVICE_NONE,      /* not with the hub */
     DEVICE_ATTACHING, /* waits for the subscription or the list; live messages are held */
     DEVICE_REPAIRING, /* was live when the subscriber link was lost: waits like an attaching one */
-    DEVICE_LIVE
+    DEVICE_LIVE,
+    DEVICE_ADOPTED    /* came from another worker, which its user's messages still belong to */
 };
 
 struct device {
@@ -44,8 +47,11 @@ struct device {
     struct refresh *refreshes;    /* session.c; NULL: none asked for */
     struct lag *lag;              /* session_lag.c; NULL: keeps up */
     struct left_out *left_out;    /* session_left_out.c; NULL: nothing that may still come */
+    struct expected *expected;    /* session_handover.c: while DEVICE_ADOPTED */
+    struct adopted *adopted;      /* session_handover.c, until its list is read; NULL: as its user */
     bool in_reading;              /* the user's reading under way serves this device */
     bool is_counted;              /* in usertable.h's table: it was not full when the device came */
+    uint8_t state_given;          /* enum device_state: to become when it is adopted no more */
     uint8_t overflows;            /* times held had to be cut since the device began to wait */
 };
 
@@ -71,6 +77,8 @@ struct user {
     struct kept *kept;            /* session.c: it was read, and waits for the subscriber link */
     uint64_t newest_listed;       /* session.c: id of its newest stored message; 0: none */
     struct recent *recent;        /* session.c; NULL: nothing yet */
+    struct expected *expected;    /* session_handover.c: is kept while there is one */
+    bool is_leaving;              /* handover_giver.c: another worker has been told to expect it */
     uint64_t id_hash;             /* text_hash64 of id: usertable.h */
     uint16_t id_len;
     char *id;                     /* NUL-terminated */
@@ -78,6 +86,8 @@ struct user {
 
 struct hub *hub_new(void);
 void hub_free(struct hub *h);
+/* The user, made when new. NULL without memory. */
+struct user *hub_add(struct hub *h, const char *user_id, size_t len);
 /* Adds the device to its user, made when new. NULL without memory. */
 struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len);
 /* Takes the device out; true when it was the user's last (the user still exists until
@@ -95,6 +105,8 @@ struct user *hub_find(struct hub *h, const char *user_id, size_t len);
 /* Calls fn for every user; fn may make device leave but not join, and must not forget other users
  * than u. */
 void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data);
+/* Calls fn for users until it returns false; fn must change nothing. */
+void hub_some(struct hub *h, bool (*fn)(void *data, struct user *u), void *data);
 size_t hub_users(const struct hub *h);
 
 #endif

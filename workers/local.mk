@@ -18,6 +18,7 @@ workers_libworkers_la_SOURCES = \
     workers/commands.h \
     workers/conn.c \
     workers/conn.h \
+    workers/conn_handover.c \
     workers/conn_http.c \
     workers/conn_internal.h \
     workers/conn_io.c \
@@ -31,6 +32,15 @@ workers_libworkers_la_SOURCES = \
     workers/frame.h \
     workers/fullsync.c \
     workers/fullsync.h \
+    workers/handover.c \
+    workers/handover.h \
+    workers/handover_giver.c \
+    workers/handover_link.c \
+    workers/handover_link.h \
+    workers/handover_parts.h \
+    workers/handover_state.c \
+    workers/handover_state.h \
+    workers/handover_taker.c \
     workers/handshake.c \
     workers/handshake.h \
     workers/held.c \
@@ -61,6 +71,8 @@ workers_libworkers_la_SOURCES = \
     workers/router.h \
     workers/session.c \
     workers/session.h \
+    workers/session_handover.c \
+    workers/session_handover.h \
     workers/session_kept.c \
     workers/session_lag.c \
     workers/session_left_out.c \

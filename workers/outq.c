@@ -331,6 +331,67 @@ void outq_split(struct outq *q)
     q->has_joined = false;
 }
 
+/* ---- for another process ---- */
+
+void outq_save(const struct outq *q, struct text_buf *out)
+{
+    pack_u64(out, q->written);
+    pack_u32(out, (uint32_t)q->head_done);
+    for (const struct outq_item *item = q->head; item; item = item->next) {
+        pack_u8(out, item->kind);
+        if (item->kind == ITEM_FRAME)
+            frame_save(item->frame, out);
+        else
+            pack_bytes(out, item->bytes, item->len);
+    }
+}
+
+void outq_trace(struct outq *q, trace_ticket (*fn)(void *data, const struct frame *f), void *data)
+{
+    for (struct outq_item *item = q->head; item; item = item->next)
+        if (item->kind == ITEM_FRAME)
+            item->ticket = fn(data, item->frame) & ((1u << TRACE_TICKET_BITS) - 1);
+}
+
+/* At the tail, in whatever order they were before. */
+static int restore_item(struct outq *q, struct unpack *in)
+{
+    uint8_t kind = unpack_u8(in);
+    if (kind == ITEM_FRAME) {
+        struct frame *f = frame_restore(in);
+        int error = !f ? -EBADMSG : outq_push(q, f);
+        frame_unref(f);
+        return error;
+    }
+    struct text_span bytes = unpack_bytes(in);
+    if (in->is_bad || !bytes.len || kind > ITEM_CONTROL)
+        return -EBADMSG;
+    struct outq_item *item = item_of_bytes((enum item_kind)kind, bytes.ptr, bytes.len);
+    if (!item)
+        return -ENOMEM;
+    insert(q, q->tail, item);
+    if (kind == ITEM_CONTROL)
+        q->control = item;
+    return 0;
+}
+
+int outq_restore(struct outq *q, struct text_span saved)
+{
+    struct unpack in = unpack_of(saved);
+    uint64_t written = unpack_u64(&in);
+    uint32_t done = unpack_u32(&in);
+    int error = 0;
+    while (!error && unpack_left(&in))
+        error = restore_item(q, &in);
+    if (!error && (in.is_bad || (done && (!q->head || done >= q->head->len))))
+        error = -EBADMSG;
+    if (error)
+        return error;
+    outq_consume(q, done);
+    q->written = written;
+    return 0;
+}
+
 /* ---- taking out ---- */
 
 /* From the newest to the oldest: the first of a key stays. */
@@ -397,11 +458,21 @@ void outq_drop_frames(struct outq *q)
     }
 }
 
-void outq_clear(struct outq *q)
+static void take_all(struct outq *q, enum trace_end end)
 {
     outq_stop_conflating(q);
     while (q->head) {
-        take(q, q->head, q->head_done, TRACE_END_CLOSED);
+        take(q, q->head, q->head_done, end);
         q->head_done = 0;
     }
+}
+
+void outq_clear(struct outq *q)
+{
+    take_all(q, TRACE_END_CLOSED);
+}
+
+void outq_give(struct outq *q)
+{
+    take_all(q, TRACE_END_GIVEN);
 }

@@ -68,5 +68,13 @@ bool outq_drop_broadcast(struct outq *q);
 /* Takes out all data frames that are not begun. */
 void outq_drop_frames(struct outq *q);
 void outq_clear(struct outq *q);
+/* For another process: all that waits, with the frame of which a part is written. */
+void outq_save(const struct outq *q, struct text_buf *out);
+/* Everything goes with the connection to another process. */
+void outq_give(struct outq *q);
+/* A record for each frame that waits: fn's. */
+void outq_trace(struct outq *q, trace_ticket (*fn)(void *data, const struct frame *f), void *data);
+/* Into an empty queue. 0, -ENOMEM or -EBADMSG (what was read of it stays in the queue). */
+int outq_restore(struct outq *q, struct text_span saved);
 
 #endif

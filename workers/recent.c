@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/pack.h"
+
 #define FIRST_CAP 8
 
 struct window_entry {
@@ -246,4 +248,148 @@ bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms)
             return now_ms - e->at_ms < RECENT_REPEAT_MS;
     }
     return false;
+}
+
+/* ---- for another process ---- */
+
+void recent_save(const struct recent *r, bool window_only, struct text_buf *out)
+{
+    if (!r)
+        return;
+    pack_u8(out, r->has_forgotten && !window_only);
+    pack_u32(out, window_only ? 0 : r->count);
+    for (uint32_t i = r->head; i < r->end && !window_only; i++)
+        if (r->ids[i]) {
+            pack_u64(out, r->ids[i]);
+            pack_u8(out, r->origin[i]);
+        }
+    pack_u32(out, r->window_count);
+    for (uint32_t i = 0; i < r->window_count; i++) {
+        pack_u64(out, window_at(r, i)->id);
+        pack_i64(out, window_at(r, i)->at_ms);
+    }
+}
+
+int recent_restore(struct recent **out, size_t limit, struct text_span saved)
+{
+    struct unpack in = unpack_of(saved);
+    *out = NULL;
+    if (!saved.len)
+        return 0;
+    struct recent *r = calloc(1, sizeof(*r));
+    if (!r)
+        return -ENOMEM;
+    int error = 0;
+    bool has_forgotten = unpack_u8(&in);
+    for (uint32_t n = unpack_count(&in, 9); !error && n; n--) {
+        uint64_t id = unpack_u64(&in);
+        uint8_t origin = unpack_u8(&in);
+        error = !id || origin >= RECENT_PASSING ? -EBADMSG
+                                 : recent_add(&r, limit, id, RECENT_LISTED, 0);
+        if (!error)
+            r->origin[find(r, id)] = origin;
+    }
+    for (uint32_t n = unpack_count(&in, 16); !error && n; n--) {
+        uint64_t id = unpack_u64(&in);
+        error = window_add(r, id, unpack_i64(&in));
+    }
+    if (!error && !unpack_is_done(&in))
+        error = -EBADMSG;
+    if (error) {
+        recent_free(r);
+        return error;
+    }
+    r->has_forgotten |= has_forgotten;
+    *out = r;
+    return 0;
+}
+
+/* All of both in a new object, from's first: what is added last is the newest. */
+int recent_join_known(struct recent **into, size_t limit, const struct recent *from)
+{
+    struct recent *joined = NULL;
+    const struct recent *parts[] = {from, *into};
+    bool has_forgotten = recent_has_forgotten(from) || recent_has_forgotten(*into);
+    int error = 0;
+    for (size_t p = 0; p < 2; p++)
+        for (uint32_t i = parts[p] ? parts[p]->head : 0; parts[p] && i < parts[p]->end; i++) {
+            uint64_t id = parts[p]->ids[i];
+            if (!id || error)
+                continue;
+            bool was_live = joined && find(joined, id) >= 0 &&
+                            joined->origin[find(joined, id)] == RECENT_LIVE;
+            error = recent_add(&joined, limit, id, RECENT_LISTED, 0);
+            if (!error && !was_live)
+                joined->origin[find(joined, id)] = parts[p]->origin[i];
+        }
+    if (error) {
+        recent_free(joined);
+        return error;
+    }
+    if (!joined)
+        return 0;
+    joined->has_forgotten |= has_forgotten;
+    if (*into) { /* the window stays */
+        joined->window = (*into)->window;
+        joined->window_cap = (*into)->window_cap;
+        joined->window_first = (*into)->window_first;
+        joined->window_count = (*into)->window_count;
+        (*into)->window = NULL;
+    }
+    recent_free(*into);
+    *into = joined;
+    return 0;
+}
+
+static bool window_has(const struct recent *r, uint64_t id)
+{
+    for (uint32_t i = 0; i < r->window_count; i++)
+        if (window_at(r, i)->id == id)
+            return true;
+    return false;
+}
+
+/* Both by time, as far as they are in order; the oldest leave when there is no room. */
+int recent_join_window(struct recent **into, const struct recent *from)
+{
+    if (!from || !from->window_count)
+        return 0;
+    if (!*into)
+        *into = calloc(1, sizeof(**into));
+    if (!*into)
+        return -ENOMEM;
+    struct recent *to = *into, joined = {0};
+    uint32_t a = 0, b = 0;
+    int error = 0;
+    while (!error && (a < from->window_count || b < to->window_count)) {
+        bool is_from = b == to->window_count ||
+                       (a < from->window_count &&
+                        window_at(from, a)->at_ms <= window_at(to, b)->at_ms);
+        const struct window_entry *e = is_from ? window_at(from, a++) : window_at(to, b++);
+        if (!is_from || !window_has(to, e->id))
+            error = window_add(&joined, e->id, e->at_ms);
+    }
+    if (error) {
+        free(joined.window);
+        return error;
+    }
+    free(to->window);
+    to->window = joined.window;
+    to->window_cap = joined.window_cap;
+    to->window_first = joined.window_first;
+    to->window_count = joined.window_count;
+    return 0;
+}
+
+static bool lists_unknown(const struct recent *a, const struct recent *b)
+{
+    for (uint32_t i = a ? a->head : 0; a && i < a->end; i++)
+        if (a->ids[i] && a->origin[i] != RECENT_LIVE && !recent_knows(b, a->ids[i]))
+            return true;
+    return false;
+}
+
+bool recent_differs(const struct recent *a, const struct recent *b)
+{
+    return lists_unknown(a, b) || lists_unknown(b, a);
 }

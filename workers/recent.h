@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/text.h"
+
 #define RECENT_REPEAT_MESSAGES 64
 #define RECENT_REPEAT_MS 120000
 #define RECENT_LIMIT_MAX 50000 /* positions are 16-bit */
@@ -54,5 +56,16 @@ void recent_mark_complete(struct recent *r);
  * list or deliberately not replayed, however long ago; it then counts as live from now on. A repeat
  * that is dropped does not prolong the time. Accepts NULL: false. */
 bool recent_is_repeat(struct recent *r, uint64_t id_hash, int64_t now_ms);
+
+/* For another process: all of it, or the window only. Accepts NULL. */
+void recent_save(const struct recent *r, bool window_only, struct text_buf *out);
+/* *r is NULL for what was saved of NULL. 0, -ENOMEM or -EBADMSG. */
+int recent_restore(struct recent **r, size_t limit, struct text_span saved);
+/* Adds what `from` knows, or saw last, as older than what *into does. */
+int recent_join_known(struct recent **into, size_t limit, const struct recent *from);
+int recent_join_window(struct recent **into, const struct recent *from);
+/* True when an id that was listed in one of them is unknown to the other: devices of the two do not
+ * miss the same live copies. */
+bool recent_differs(const struct recent *a, const struct recent *b);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "shared/log.h"
 #include "workers/filter.h"
+#include "workers/handover.h"
 #include "workers/session_parts.h"
 #include "workers/subscriber.h"
 
@@ -62,19 +63,18 @@ void sessions_free(struct sessions *s)
 
 /* ---- users come and go ---- */
 
-static void count_users(const struct sessions *s)
+/* The last device left, or none is expected any more. True: the user is freed. */
+bool session_user_left(struct sessions *s, struct user *u)
 {
-    counters_set(CTR_connected_users_local, hub_users(s->w->hub));
-}
-
-/* The last device left. */
-static void user_gone(struct sessions *s, struct user *u)
-{
+    if (u->devices)
+        return false;
     session_cancel_reading(s, u);
+    if (u->expected)
+        return false;
     subscriber_drop(s->w->subscriber, u);
     recent_free(u->recent);
     hub_forget(s->w->hub, u);
-    count_users(s);
+    return true;
 }
 
 void session_walk(struct sessions *s, struct user *u)
@@ -85,29 +85,34 @@ void session_walk(struct sessions *s, struct user *u)
 bool session_walked(struct sessions *s, struct user *u)
 {
     s->walked = NULL;
-    if (u->devices)
-        return false;
-    user_gone(s, u);
-    return true;
+    return session_user_left(s, u);
+}
+
+int session_enter(struct sessions *s, struct device *d, const char *user_id, size_t len,
+                  uint32_t limit)
+{
+    const struct worker_start *start = s->w->start;
+    uint64_t hash = text_hash64(user_id, len);
+    int count = usertable_enter(start->users, start->slot, hash, limit);
+    if (count < 0)
+        return count;
+    d->is_counted = count > 0;
+    if (!hub_join(s->w->hub, d, user_id, len)) {
+        if (d->is_counted)
+            usertable_leave(start->users, start->slot, hash);
+        return -ENOMEM;
+    }
+    if (d->user->device_count == 1)
+        counters_inc(CTR_connected_users_local);
+    return 0;
 }
 
 int session_open(struct worker *w, struct device *d, const struct token_claims *claims,
                  struct resume *resume, struct filter *filter)
 {
     struct sessions *s = w->sessions;
-    const struct worker_start *start = w->start;
-    uint64_t hash = text_hash64(claims->user_id, claims->user_id_len);
-    int error = usertable_enter(start->users, start->slot, hash,
-                                (uint32_t)w->opt->max_connections_per_user);
-    d->is_counted = error > 0;
-    if (error >= 0) {
-        error = 0;
-        if (!hub_join(w->hub, d, claims->user_id, claims->user_id_len)) {
-            if (d->is_counted)
-                usertable_leave(start->users, start->slot, hash);
-            error = -ENOMEM;
-        }
-    }
+    int error = session_enter(s, d, claims->user_id, claims->user_id_len,
+                              (uint32_t)w->opt->max_connections_per_user);
     if (error) {
         free(resume);
         filter_free(filter);
@@ -116,7 +121,6 @@ int session_open(struct worker *w, struct device *d, const struct token_claims *
     d->state = DEVICE_ATTACHING;
     d->resume = resume;
     d->filter = filter;
-    count_users(s);
     subscriber_want(w->subscriber, d->user);
     session_want_reading(s, d->user);
     return 0;
@@ -136,13 +140,18 @@ void session_close(struct worker *w, struct device *d)
     held_free(d->held);
     session_lag_free(d);
     session_left_out_free(d);
+    session_adopted_free(d);
+    d->expected = NULL;
     d->resume = NULL;
     d->filter = NULL;
     d->held = NULL;
     d->state = DEVICE_NONE;
     d->in_reading = false;
-    if (hub_leave(w->hub, d) && s->walked != u)
-        user_gone(s, u);
+    if (!hub_leave(w->hub, d))
+        return;
+    counters_dec(CTR_connected_users_local);
+    if (s->walked != u)
+        session_user_left(s, u);
 }
 
 /* ---- the link is lost ---- */
@@ -173,4 +182,6 @@ void session_on_link_lost(struct worker *w)
         s->lost_at_us = worker_wall_ms(w) * 1000;
     s->is_lost_at_set = true;
     hub_each(w->hub, begin_repair, s);
+    if (w->handover)
+        handover_on_link_lost(w->handover);
 }

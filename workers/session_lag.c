@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "shared/log.h"
+#include "shared/pack.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session_parts.h"
@@ -89,7 +90,8 @@ static bool is_much(const struct sessions *s, const struct lag *lag)
 
 bool session_lag_needs_list(const struct sessions *s, const struct device *d)
 {
-    return session_lag_is_stalled(d) && (is_drained(d) || is_much(s, d->lag));
+    return session_lag_is_stalled(d) && d->state != DEVICE_ADOPTED &&
+           (is_drained(d) || is_much(s, d->lag));
 }
 
 /* ---- what is owed ---- */
@@ -317,7 +319,8 @@ static bool is_listed(const struct serving *v, uint64_t id_hash)
 static bool is_had(const void *data, uint64_t id_hash)
 {
     const struct serving *v = data;
-    return recent_knows(v->d->user->recent, id_hash) ||
+    const struct recent *adopted = session_adopted_recent(v->d, NULL);
+    return recent_knows(adopted ? adopted : v->d->user->recent, id_hash) ||
            is_in(v->lag->had, v->lag->had_count, id_hash);
 }
 
@@ -607,4 +610,81 @@ void session_lag_listed(struct device *d, const struct session_list *list)
     lag->had = had;
     lag->had_count = list->order_count;
     lag->is_had_partial = false;
+}
+
+/* ---- for another process ---- */
+
+void session_lag_save(struct sessions *s, struct device *d, struct text_buf *out)
+{
+    if (!d->lag)
+        return;
+    if (!d->lag->is_stalled)
+        stall(s, d);
+    const struct lag *lag = d->lag;
+    pack_u8(out, (uint8_t)(lag->is_had_partial | lag->is_cut << 1));
+    pack_u64(out, lag->forgotten);
+    pack_u64(out, lag->first_stored);
+    pack_u64(out, lag->last_stored);
+    pack_i64(out, lag->since_us);
+    pack_u32(out, (uint32_t)lag->had_count);
+    for (size_t i = 0; i < lag->had_count; i++)
+        pack_u64(out, lag->had[i]);
+    pack_u32(out, (uint32_t)lag->count);
+    for (size_t i = 0; i < lag->count; i++) {
+        pack_u64(out, lag->owed[i].id_hash);
+        pack_u8(out, lag->owed[i].conflates);
+    }
+    for (size_t i = 0; i < lag->aside_count; i++)
+        frame_save(lag->aside[i], out);
+}
+
+static int restore(struct lag *lag, struct unpack *in)
+{
+    uint8_t flags = unpack_u8(in);
+    lag->is_stalled = true;
+    lag->is_had_partial = flags & 1;
+    lag->is_cut = flags & 2;
+    lag->forgotten = unpack_u64(in);
+    lag->first_stored = unpack_u64(in);
+    lag->last_stored = unpack_u64(in);
+    lag->since_us = unpack_i64(in);
+    lag->had_count = unpack_count(in, 8);
+    lag->had = malloc((lag->had_count + 1) * sizeof(*lag->had));
+    for (size_t i = 0; lag->had && i < lag->had_count; i++)
+        lag->had[i] = unpack_u64(in);
+    lag->count = unpack_count(in, 9);
+    lag->cap = lag->count + 1;
+    lag->owed = malloc(lag->cap * sizeof(*lag->owed));
+    if (!lag->had || !lag->owed)
+        return -ENOMEM;
+    for (size_t i = 0; i < lag->count; i++) {
+        uint64_t id_hash = unpack_u64(in);
+        lag->owed[i] = (struct owed){id_hash, unpack_u8(in) != 0};
+    }
+    qsort(lag->had, lag->had_count, sizeof(*lag->had), compare_ids);
+    while (unpack_left(in) && lag->aside_count < ASIDE_MAX) {
+        struct frame *f = frame_restore(in);
+        if (!f)
+            return -EBADMSG;
+        lag->aside[lag->aside_count++] = f;
+        lag->aside_bytes += f->len;
+    }
+    return unpack_is_done(in) ? 0 : -EBADMSG;
+}
+
+int session_lag_restore(struct device *d, struct text_span saved)
+{
+    struct unpack in = unpack_of(saved);
+    if (!saved.len)
+        return 0;
+    struct lag *lag = calloc(1, sizeof(*lag));
+    if (!lag)
+        return -ENOMEM;
+    counters_inc(CTR_devices_lagging);
+    int error = restore(lag, &in);
+    if (error)
+        lag_free(lag);
+    else
+        d->lag = lag;
+    return error;
 }

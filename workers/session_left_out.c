@@ -24,7 +24,7 @@ int session_leave_out(struct device *d, const uint64_t *ids, size_t count)
     if (!d->left_out)
         return -ENOMEM;
     d->left_out->count = count;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; ids && i < count; i++)
         d->left_out->ids[i] = ids[i];
     return 0;
 }
@@ -61,4 +61,20 @@ void session_left_out_free(struct device *d)
 {
     free(d->left_out);
     d->left_out = NULL;
+}
+
+void session_left_out_save(const struct device *d, struct text_buf *out)
+{
+    for (size_t i = 0; d->left_out && i < d->left_out->count; i++)
+        pack_u64(out, d->left_out->ids[i]);
+}
+
+int session_left_out_restore(struct device *d, struct text_span saved)
+{
+    struct unpack in = unpack_of(saved);
+    size_t count = saved.len / sizeof(uint64_t);
+    int error = session_leave_out(d, NULL, count);
+    for (size_t i = 0; !error && i < count; i++)
+        d->left_out->ids[i] = unpack_u64(&in);
+    return error ? error : unpack_is_done(&in) ? 0 : -EBADMSG;
 }

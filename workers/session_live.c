@@ -52,7 +52,7 @@ void session_give_held(struct device *d, const struct held *h, const uint32_t *i
  * under repair no other may be served before it, because what it misses is told by what the user's
  * devices know.
  */
-static void hold(struct sessions *s, struct device *d, struct frame *f)
+void session_hold(struct sessions *s, struct device *d, struct frame *f)
 {
     struct held_limits limits = {
         .max_bytes = (size_t)s->w->opt->send_buffer_limit,
@@ -84,6 +84,8 @@ struct audience {
 static bool is_for(struct device *d, const struct frame *f, const struct audience *a)
 {
     char id[CONN_ID_BYTES];
+    if (d->state == DEVICE_ADOPTED)
+        return false;
     if (a->except.len && text_span_eq(a->except, conn_id(d->conn, id)))
         return false;
     if (a->is_left_out && !session_is_left_out(d, f->id_hash))
@@ -97,7 +99,7 @@ static void relay_to(struct sessions *s, struct device *d, struct frame *f)
     if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) || (d->lag && f->kind != FRAME_USER))
         session_give(d, f);
     else if (session_is_waiting(d))
-        hold(s, d, f);
+        session_hold(s, d, f);
 }
 
 static void relay(struct sessions *s, struct user *u, struct frame *f, struct audience audience)
@@ -136,6 +138,7 @@ static struct frame *make_frame(enum frame_kind kind, const struct message *m)
     f->type_hash = m->type_hash;
     if (kind != FRAME_REPLY) {
         f->id_hash = m->id_hash;
+        f->has_id = m->has_id;
         f->conflate_key = m->conflate_key;
         f->timestamp_us = kind == FRAME_USER ? m->timestamp_us : 0;
     }
@@ -150,8 +153,10 @@ static bool relay_marked_read(struct sessions *s, struct user *u, const struct m
     if (m->type_hash != s->marked_read_type || !json_string_plain(m->origin, &origin))
         return false;
     struct frame *f = make_frame(FRAME_REPLY, m);
-    if (f)
+    if (f) {
+        session_hold_expected(u, f);
         relay(s, u, f, (struct audience){.except = origin});
+    }
     frame_unref(f);
     return true;
 }
@@ -193,13 +198,21 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
     }
     if (m.origin.len && relay_marked_read(s, u, &m))
         return;
+    struct frame *f = u->expected ? make_frame(FRAME_USER, &m) : NULL;
+    if (f)
+        session_hold_expected(u, f);
     bool is_repeat = m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms);
-    if (is_repeat && !session_is_left_out_for_any(u, m.id_hash)) {
+    bool is_passed = is_repeat && !session_is_left_out_for_any(u, m.id_hash);
+    if (is_passed) {
         counters_inc(CTR_messages_duplicate);
         fate_received(u, m.id_hash, TRACE_DUPLICATE);
+    }
+    if (is_passed || !u->devices) {
+        frame_unref(f);
         return;
     }
-    struct frame *f = make_frame(FRAME_USER, &m);
+    if (!f)
+        f = make_frame(FRAME_USER, &m);
     if (!f)
         return; /* not remembered: repair may still bring it */
     (void)recent_add(&u->recent, s->known_limit, m.id_hash, RECENT_LIVE, now_ms);
@@ -231,6 +244,8 @@ static void relay_broadcasts(void *data, struct user *u)
 {
     const struct broadcasts *b = data;
     bool needs_list = false;
+    for (size_t i = 0; u->expected && i < b->count; i++)
+        session_hold_expected(u, b->frames[i]);
     session_walk(b->s, u);
     for (struct device *d = u->devices, *next; d; d = next) {
         next = d->next;

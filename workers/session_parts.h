@@ -53,6 +53,25 @@ static inline bool session_is_waiting(const struct device *d)
  * with the last one the user. session_walked frees it then; true when it did. */
 void session_walk(struct sessions *s, struct user *u);
 bool session_walked(struct sessions *s, struct user *u);
+/* A device joins its user. 0, -EDQUOT (limit; 0: none) or -ENOMEM. */
+int session_enter(struct sessions *s, struct device *d, const char *user_id, size_t len,
+                  uint32_t limit);
+/* A user may have lost the last reason to be here. True: it is freed. */
+bool session_user_left(struct sessions *s, struct user *u);
+
+/* ---- session_handover.c ---- */
+
+/* A message, or a broadcast, came: it is kept for devices that are on their way. Accepts a user
+ * of whom none is expected. */
+void session_hold_expected(struct user *u, struct frame *f);
+/* What the device has, instead of what its user's other devices have; NULL: the same. newest_listed
+ * (may be NULL): as of struct user, then. */
+const struct recent *session_adopted_recent(const struct device *d, uint64_t *newest_listed);
+/* All devices were served: one that is live stands where the others do. */
+void session_adopted_done(struct sessions *s, struct device *d);
+void session_adopted_free(struct device *d);
+/* The user's channel is confirmed. */
+void session_expected_subscribed(struct user *u);
 
 /* ---- session_read.c ---- */
 
@@ -88,6 +107,9 @@ bool session_is_left_out(const struct device *d, uint64_t id_hash);
 bool session_is_left_out_for_any(const struct user *u, uint64_t id_hash);
 void session_left_out_take(struct device *d, uint64_t id_hash);
 void session_left_out_free(struct device *d);
+/* For another process. */
+void session_left_out_save(const struct device *d, struct text_buf *out);
+int session_left_out_restore(struct device *d, struct text_span saved); /* 0, -ENOMEM, -EBADMSG */
 
 /* ---- session_list.c: a stored list taken apart ---- */
 
@@ -123,6 +145,8 @@ void session_list_full_sync(const struct session_list *l, struct device *d, cons
 /* ---- session_live.c ---- */
 
 bool session_wants(const struct device *d, const struct frame *f);
+/* Keeps a message for a device that waits for a reading. */
+void session_hold(struct sessions *s, struct device *d, struct frame *f);
 /* Sends a message if the device wants it, and counts. */
 void session_give(struct device *d, struct frame *f);
 /* Sends what was held, of the given items. */
@@ -134,6 +158,10 @@ void session_give_held(struct device *d, const struct held *h, const uint32_t *i
 /* A message to its user found no room: the device lags from now on. */
 void session_lag_begin(struct sessions *s, struct device *d, struct frame *f);
 void session_lag_free(struct device *d);
+/* For another process; what is held becomes part of it. Accepts a device that does not lag. */
+void session_lag_save(struct sessions *s, struct device *d, struct text_buf *out);
+/* 0, -ENOMEM or -EBADMSG; nothing for what was saved of a device that does not lag. */
+int session_lag_restore(struct device *d, struct text_span saved);
 /* Messages to its user are to be noted (session_lag_note), in whatever state the device is. */
 bool session_lag_is_stalled(const struct device *d);
 void session_lag_note(struct sessions *s, struct device *d, struct frame *f);
@@ -155,5 +183,9 @@ void session_lag_listed(struct device *d, const struct session_list *list);
 void session_refreshes_start(struct sessions *s, struct device *d);
 void session_refreshes_start_all(struct sessions *s);
 void session_refreshes_free(struct sessions *s, struct device *d);
+/* For another process, where they are asked for anew. */
+void session_refreshes_save(const struct device *d, struct text_buf *out);
+/* 0, -ENOMEM or -EBADMSG (what was read stays). They wait until session_refreshes_start. */
+int session_refreshes_restore(struct sessions *s, struct device *d, struct text_span saved);
 
 #endif

@@ -312,6 +312,18 @@ static bool is_in(const struct held_ids *h, uint64_t id)
     return false;
 }
 
+/* What the device has: what its user's devices have or, if it came from another worker, what it had
+ * there. */
+static const struct recent *recent_of(const struct applying *a, const struct device *d,
+                                      uint64_t *newest_listed)
+{
+    const struct recent *adopted = session_adopted_recent(d, newest_listed);
+    if (adopted)
+        return adopted;
+    *newest_listed = a->u->newest_listed;
+    return a->u->recent;
+}
+
 /*
  * A device under repair stood before something that the list does not have any more: as with a
  * device that comes back with its last_id too late, there may be a gap. Nothing in the list was had
@@ -320,12 +332,14 @@ static bool is_in(const struct held_ids *h, uint64_t id)
 static bool was_cut(const struct applying *a, const struct device *d, const struct held_ids *held)
 {
     const struct session_list *l = &a->list;
+    uint64_t newest;
+    const struct recent *recent = recent_of(a, d, &newest);
     if (d->state != DEVICE_REPAIRING || !l->order_count ||
-        (l->count < (size_t)a->s->w->opt->history_size && !a->u->newest_listed))
+        (l->count < (size_t)a->s->w->opt->history_size && !newest))
         return false;
     for (size_t k = 0; k < l->order_count; k++) {
         uint64_t id = l->entries[l->order[k]].id_hash;
-        if (id == a->u->newest_listed || (recent_knows(a->u->recent, id) && !is_in(held, id)))
+        if (id == newest || (recent_knows(recent, id) && !is_in(held, id)))
             return false;
     }
     return true;
@@ -340,7 +354,11 @@ static void catch_up(struct applying *a, struct device *d)
         conn_close(d->conn, CLOSE_INTERNAL);
         return;
     }
-    struct merge_result r = merge_repair(l->entries, l->order, l->order_count, &a->known, held.ids,
+    uint64_t newest;
+    struct merge_known known = a->known;
+    known.data = recent_of(a, d, &newest);
+    known.has_forgotten = recent_has_forgotten(known.data);
+    struct merge_result r = merge_repair(l->entries, l->order, l->order_count, &known, held.ids,
                                          held.count, l->missed, held.out);
     size_t older = put_older_first(a, d, &held, r.held_count);
     r.is_recovered = !was_cut(a, d, &held);
@@ -400,6 +418,8 @@ static void serve_devices(struct applying *a)
         next = d->next;
         bool in_reading = d->in_reading;
         d->in_reading = false;
+        if (d->state == DEVICE_ADOPTED)
+            continue;
         if (d->lag)
             session_lag_serve(a->s, d, &a->list);
         else if (d->state == DEVICE_ATTACHING && in_reading)
@@ -410,7 +430,10 @@ static void serve_devices(struct applying *a)
     a->u->needs_repair = false;
     remember(a);
     for (struct device *d = a->u->devices; d; d = d->next)
-        session_lag_listed(d, &a->list);
+        if (d->state != DEVICE_ADOPTED) {
+            session_lag_listed(d, &a->list);
+            session_adopted_done(a->s, d);
+        }
     if (!session_walked(a->s, a->u) && has_waiting(a->s, a->u))
         session_want_reading(a->s, a->u);
 }
@@ -561,7 +584,8 @@ static bool start_reading(struct sessions *s, struct user *u)
     recent_list_asked(u->recent);
     s->in_flight++;
     for (struct device *d = u->devices; d; d = d->next) {
-        session_lag_asked(d);
+        if (d->state != DEVICE_ADOPTED)
+            session_lag_asked(d);
         d->in_reading = session_is_waiting(d);
     }
     return true;
@@ -578,6 +602,7 @@ void session_start_readings(struct sessions *s)
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
+    session_expected_subscribed(u);
     if (has_waiting(w->sessions, u))
         session_want_reading(w->sessions, u);
 }

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "shared/pack.h"
 #include "workers/session_parts.h"
 
 #define REFRESHES_MAX 4 /* of one device at once */
@@ -98,29 +100,62 @@ void session_refreshes_free(struct sessions *s, struct device *d)
     d->refreshes = NULL;
 }
 
+/* Appends one that waits; done is given. NULL without memory. */
+static struct refresh *append(struct sessions *s, struct device *d, const char *type, size_t len,
+                              struct frame *done)
+{
+    struct refresh **end = &d->refreshes;
+    while (*end)
+        end = &(*end)->next;
+    struct refresh *r = calloc(1, sizeof(*r));
+    if (!r) {
+        frame_unref(done);
+        return NULL;
+    }
+    r->device = d;
+    r->done = done;
+    snprintf(r->type, sizeof(r->type), "%.*s", (int)len, type);
+    *end = r;
+    s->refreshes_waiting++;
+    return r;
+}
+
+void session_refreshes_save(const struct device *d, struct text_buf *out)
+{
+    for (const struct refresh *r = d->refreshes; r; r = r->next) {
+        pack_bytes(out, r->type, strlen(r->type));
+        frame_save(r->done, out);
+    }
+}
+
+int session_refreshes_restore(struct sessions *s, struct device *d, struct text_span saved)
+{
+    struct unpack in = unpack_of(saved);
+    while (unpack_left(&in)) {
+        struct text_span type = unpack_bytes(&in);
+        struct frame *done = frame_restore(&in);
+        if (!done)
+            return -EBADMSG;
+        if (!append(s, d, type.ptr ? type.ptr : "", type.len, done))
+            return -ENOMEM;
+    }
+    return in.is_bad ? -EBADMSG : 0;
+}
+
 int session_refresh(struct worker *w, struct device *d, const char *full_sync_type,
                     struct frame *done)
 {
     struct sessions *s = w->sessions;
     size_t count = 0;
-    struct refresh **end = &d->refreshes;
-    for (; *end; end = &(*end)->next)
+    for (const struct refresh *r = d->refreshes; r; r = r->next)
         count++;
-    struct refresh *r = NULL;
-    int error = -EAGAIN;
-    if (d->user && store_is_up(w->store) && count < REFRESHES_MAX) {
-        r = calloc(1, sizeof(*r));
-        error = r ? 0 : -ENOMEM;
-    }
-    if (error) {
+    if (!d->user || !store_is_up(w->store) || count >= REFRESHES_MAX) {
         frame_unref(done);
-        return error;
+        return -EAGAIN;
     }
-    r->device = d;
-    r->done = done;
-    snprintf(r->type, sizeof(r->type), "%s", full_sync_type);
-    *end = r;
-    s->refreshes_waiting++;
+    struct refresh *r = append(s, d, full_sync_type, strlen(full_sync_type), done);
+    if (!r)
+        return -ENOMEM;
     if (d->state != DEVICE_ATTACHING) /* an attaching device gets its own FULL_SYNC first */
         start(s, r);
     return 0;

@@ -12,6 +12,7 @@
 #include "shared/log.h"
 #include "workers/canary.h"
 #include "workers/fate.h"
+#include "workers/handover.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
 #include "workers/push.h"
@@ -54,6 +55,7 @@ struct subscriber {
     size_t waiting_count;
     char probe_channel[96];
     char answer_channel[96];    /* answers of other instances to this worker: inquiry.h */
+    char handover_channel[96];  /* markers, to all workers of this instance: handover.h */
 };
 
 /* ---- the list of wanted users ---- */
@@ -180,7 +182,8 @@ static void on_up(void *data)
 {
     struct subscriber *s = data;
     const char *channels[SUBSCRIBER_FIXED_CHANNELS] = {
-        s->w->start->keys->broadcast_channel, s->probe_channel, INQUIRY_CHANNEL, s->answer_channel};
+        s->w->start->keys->broadcast_channel, s->probe_channel, INQUIRY_CHANNEL, s->answer_channel,
+        s->handover_channel};
     s->sent = s->confirmed = 0;
     begin_batch(s);
     for (size_t i = 0; i < SUBSCRIBER_FIXED_CHANNELS; i++) {
@@ -230,6 +233,8 @@ static void on_confirmed(struct subscriber *s, struct text_span channel, bool is
             canary_on_subscribed(s->w->canary);
         return;
     }
+    if (number == SUBSCRIBER_FIXED_CHANNELS && s->w->handover)
+        handover_on_listening(s->w->handover);
     bool is_users = is_subscribe && number > SUBSCRIBER_FIXED_CHANNELS;
     struct user *u = is_users ? user_of(s, channel) : NULL;
     if (u && u->subscription == SUBSCRIPTION_SENT && u->sub_seq == number) {
@@ -315,6 +320,12 @@ static void on_message(struct subscriber *s, struct text_span channel, struct te
         inquest_on_answer(s->w->inquest, payload.ptr, payload.len);
         return;
     }
+    if (text_span_eq(channel, s->handover_channel)) {
+        on_pause(s);
+        if (s->w->handover)
+            handover_on_marker(s->w->handover, payload.ptr, payload.len);
+        return;
+    }
     struct waiting *m = &s->waiting[s->waiting_count];
     if (!keys_match(s->w->start->keys->user_channel, channel, &m->user_id))
         return;
@@ -389,6 +400,8 @@ struct subscriber *subscriber_new(struct worker *w)
     s->w = w;
     snprintf(s->probe_channel, sizeof(s->probe_channel), "belfry:probe:%.48s:%u",
              w->start->instance_id, w->start->slot);
+    snprintf(s->handover_channel, sizeof(s->handover_channel), HANDOVER_CHANNEL "%.48s",
+             w->start->instance_id);
     snprintf(s->answer_channel, sizeof(s->answer_channel), INQUIRY_ANSWERS "%.48s:%u",
              w->start->instance_id, w->start->slot);
     ev_prepare_init(&s->flush, on_flush);
@@ -445,13 +458,19 @@ void subscriber_drop(struct subscriber *s, struct user *u)
     if (!strcmp(s->dropped.data + start, s->w->start->keys->broadcast_channel) ||
         !strcmp(s->dropped.data + start, s->probe_channel) ||
         !strcmp(s->dropped.data + start, INQUIRY_CHANNEL) ||
-        !strcmp(s->dropped.data + start, s->answer_channel))
+        !strcmp(s->dropped.data + start, s->answer_channel) ||
+        !strcmp(s->dropped.data + start, s->handover_channel))
         s->dropped.len = start;
 }
 
 bool subscriber_is_up(const struct subscriber *s)
 {
     return redislink_is_up(s->link);
+}
+
+bool subscriber_is_listening(const struct subscriber *s)
+{
+    return redislink_is_up(s->link) && s->confirmed >= SUBSCRIBER_FIXED_CHANNELS;
 }
 
 void subscriber_reset(struct subscriber *s, const char *why)

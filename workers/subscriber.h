@@ -15,8 +15,8 @@
 #include "workers/context.h"
 #include "workers/hub.h"
 
-/* Channels beside the users': broadcasts, probes, questions, answers. */
-#define SUBSCRIBER_FIXED_CHANNELS 4
+/* Channels beside the users': broadcasts, probes, questions, answers, hand-over. */
+#define SUBSCRIBER_FIXED_CHANNELS 5
 
 /* Starts connecting. NULL without memory only: Redis away is not an error. */
 struct subscriber *subscriber_new(struct worker *w);
@@ -27,6 +27,8 @@ void subscriber_want(struct subscriber *s, struct user *u);
 /* Last device left; u may be freed after this returns. */
 void subscriber_drop(struct subscriber *s, struct user *u);
 bool subscriber_is_up(const struct subscriber *s);
+/* The channels that every worker has are confirmed, too. */
+bool subscriber_is_listening(const struct subscriber *s);
 /* The link does not deliver (canary.c found out): close and connect anew. */
 void subscriber_reset(struct subscriber *s, const char *why);
 /* Channel on which this worker's markers and probes come back: handed to markers_on_echo, then to

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include "workers/canary.h"
 #include "workers/conn.h"
 #include "workers/fate.h"
+#include "workers/handover.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
@@ -29,6 +31,8 @@
 #define STOP_LIMIT_MS 4000
 /* After the last WebSocket was told to go: close handshakes, and answers that are awaited. */
 #define DRAIN_GRACE_MS 6000
+/* For giving connections to other workers, however short drain-time is; less than the grace. */
+#define DRAIN_GIVE_MS 5000
 /* Accepted, and their request may be on its way: closing would reset it. */
 #define DRAIN_FRESH_MS 2000
 #define DRAIN_TICK_MS 50
@@ -54,6 +58,7 @@ struct life {
     int64_t quiet_ms;   /* monotonic: since when only fresh or resting HTTP is left; 0: not yet */
     uint64_t to_close;  /* WebSockets when the drain began */
     uint64_t closed;
+    bool was_moving;    /* there were WebSockets to give to other workers */
     enum close_reason reason;
     struct ipc_message message;
 };
@@ -95,7 +100,8 @@ static void close_one(const struct life *life, struct conn *c)
 
 struct census {
     struct life *life;
-    uint64_t open;  /* WebSockets */
+    uint64_t open;  /* WebSockets that are to be closed */
+    uint64_t moving; /* WebSockets that are to be given to another worker */
     uint64_t busy;  /* closing ones, and HTTP with a request or answer under way */
     uint64_t fresh; /* HTTP or TLS without a request yet */
     uint64_t due;   /* of open: how many to close now */
@@ -104,7 +110,9 @@ struct census {
 static void census_count(void *data, struct conn *c)
 {
     struct census *census = data;
-    if (is_open_websocket(c))
+    if (handover_wants(census->life->worker.handover, c))
+        census->moving++;
+    else if (is_open_websocket(c))
         census->open++;
     else if (c->state == CONN_CLOSING || c->reply || c->http || c->outq.bytes)
         census->busy++;
@@ -117,7 +125,8 @@ static void census_count(void *data, struct conn *c)
 static void census_close(void *data, struct conn *c)
 {
     struct census *census = data;
-    if (!census->due || !is_open_websocket(c))
+    if (!census->due || !is_open_websocket(c) ||
+        handover_wants(census->life->worker.handover, c))
         return;
     if (next_random(census->life) % census->open < census->due) {
         close_one(census->life, c);
@@ -137,7 +146,8 @@ static bool is_drained(struct life *life, const struct census *census, int64_t n
 {
     if (now_ms >= life->until_ms)
         return true;
-    if (census->open || census->busy) {
+    if (census->open || census->moving || census->busy ||
+        !handover_is_flushed(life->worker.handover)) {
         life->quiet_ms = 0;
         return false;
     }
@@ -146,12 +156,27 @@ static bool is_drained(struct life *life, const struct census *census, int64_t n
     return !census->fresh || now_ms - life->quiet_ms >= DRAIN_FRESH_MS;
 }
 
+/* Nobody is left to take connections over: they are closed in the time that remains. */
+static void spread_anew(struct life *life, uint64_t open, int64_t *passed_ms)
+{
+    life->began_ms += *passed_ms;
+    life->over_ms = life->over_ms > *passed_ms ? life->over_ms - *passed_ms : 0;
+    life->to_close = open;
+    life->closed = 0;
+    *passed_ms = 0;
+}
+
 /* Closes as many as the time that passed asks for; ends the process when nobody is left. */
 static void drain_step(struct life *life)
 {
     int64_t now_ms = clock_mono_ms(), passed_ms = now_ms - life->began_ms;
     struct census census = {.life = life};
+    if (passed_ms >= life->over_ms && passed_ms >= DRAIN_GIVE_MS)
+        handover_give_up(life->worker.handover);
     conns_each(life->worker.conns, census_count, &census);
+    if (life->was_moving && !census.moving)
+        spread_anew(life, census.open, &passed_ms);
+    life->was_moving = census.moving > 0;
 
     uint64_t goal = life->to_close;
     if (passed_ms < life->over_ms)
@@ -177,7 +202,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
         leave(life);
 }
 
-static void drain(struct life *life, const struct control_drain *order)
+static void drain(struct life *life, const struct control_drain *order, struct ipc_message *m)
 {
     struct worker *w = &life->worker;
     if (life->phase == PHASE_STOPPING)
@@ -193,11 +218,13 @@ static void drain(struct life *life, const struct control_drain *order)
     life->quiet_ms = 0;
     w->is_draining = true;
     acceptor_stop(w->acceptor);
+    handover_give(w->handover, m->fds, m->fd_count);
+    m->fd_count = 0;
     struct census census = {.life = life};
     conns_each(w->conns, census_count, &census);
     life->to_close = census.open;
-    log_info("worker-draining", "websockets", LOG_INT(census.open), "over_ms",
-             LOG_INT(life->over_ms));
+    log_info("worker-draining", "websockets", LOG_INT(census.open + census.moving), "to_give",
+             LOG_INT(census.moving), "over_ms", LOG_INT(life->over_ms));
     ev_timer_again(w->loop, &life->tick);
     drain_step(life);
 }
@@ -218,6 +245,7 @@ static void stop(struct life *life, const char *why)
     life->until_ms = clock_mono_ms() + STOP_LIMIT_MS;
     w->is_draining = true;
     acceptor_stop(w->acceptor);
+    handover_give_up(w->handover);
     conns_each(w->conns, close_for_stop, NULL);
     ev_timer_again(w->loop, &life->tick);
 }
@@ -231,8 +259,12 @@ static void on_message(struct life *life, struct ipc_message *m)
     case CONTROL_DRAIN:
         if (m->body_len == sizeof(order)) {
             memcpy(&order, m->body, sizeof(order));
-            drain(life, &order);
+            drain(life, &order, m);
         }
+        break;
+    case CONTROL_TAKE:
+        for (int fd; (fd = ipc_take_fd(m)) >= 0;)
+            handover_take(life->worker.handover, fd);
         break;
     case CONTROL_STOP:
         stop(life, "told");
@@ -345,6 +377,8 @@ static const char *make_modules(struct worker *w)
         return "markers";
     if (!(w->sessions = sessions_new(w)))
         return "sessions";
+    if (!(w->handover = handover_new(w)))
+        return "hand-over";
     if (!(w->router = router_new(w)))
         return "router";
     if (!(w->acceptor = acceptor_new(w)))
@@ -357,6 +391,8 @@ static void free_modules(struct worker *w)
 {
     acceptor_free(w->acceptor);
     router_free(w->router);
+    handover_free(w->handover);
+    w->handover = NULL;
     conns_free(w->conns);
     sessions_free(w->sessions);
     markers_free(w->markers);
@@ -365,6 +401,28 @@ static void free_modules(struct worker *w)
     store_free(w->store);
     inquest_free(w->inquest);
     hub_free(w->hub);
+}
+
+/* libev does not tell. It opened the lowest descriptor that was free; only an epoll set answers
+ * ENOENT to this question. */
+static int find_epoll(struct ev_loop *loop, int lowest, int other_fd)
+{
+    if (ev_backend(loop) != EVBACKEND_EPOLL ||
+        epoll_ctl(lowest, EPOLL_CTL_DEL, other_fd, NULL) == 0 || errno != ENOENT)
+        return -1;
+    return lowest;
+}
+
+static void make_loop(struct worker *w)
+{
+    int lowest = dup(w->start->control_fd);
+    w->epoll_fd = -1;
+    if (lowest >= 0)
+        close(lowest);
+    /* A loop of its own, never the default one: that is the master's, copied by fork. */
+    w->loop = ev_loop_new(EVFLAG_NOENV);
+    if (w->loop && lowest >= 0)
+        w->epoll_fd = find_epoll(w->loop, lowest, w->start->control_fd);
 }
 
 /* SIGTERM comes as something to read: libev's own signal watchers belong to the master's loop,
@@ -448,8 +506,7 @@ int worker_run(const struct worker_start *start)
     trace_set_time(clock_wall_us());
     fate_started();
     init_context(w, start);
-    /* A loop of its own, never the default one: that is the master's, copied by fork. */
-    w->loop = ev_loop_new(EVFLAG_NOENV);
+    make_loop(w);
     if (w->loop) {
         missing = make_modules(w);
         term_fd = open_term();

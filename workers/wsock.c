@@ -31,7 +31,9 @@ struct wsock {
     unsigned char head[HEADER_MAX + CONTROL_PAYLOAD_MAX]; /* of a data frame the header only */
     size_t head_len;
     uint64_t left;         /* bytes of a data frame's payload still to come; 0: in a header */
-    bool in_message;       /* between fragments */
+    bool in_message;       /* a message is not whole after the frame under way */
+    uint8_t opcode;        /* of the message under way */
+    uint64_t size;         /* of the payload of the data frame under way, whose header is in head */
     bool is_control;       /* the frame wslay is in */
     bool is_done;          /* an error or the peer's close was told */
     const unsigned char *in; /* what recv_callback gives out */
@@ -342,8 +344,12 @@ static int begin_frame(struct wsock *w)
     bool is_final = w->head[0] & IS_FINAL;
     bool is_control = head_is_control(w);
     w->left = is_control ? 0 : payload_size(w);
-    if (!is_control)
+    if (!is_control) {
         w->in_message = !is_final;
+        w->size = w->left;
+        if (w->head[0] & OPCODE_BITS)
+            w->opcode = w->head[0] & OPCODE_BITS;
+    }
     int error = eat(w, w->head, w->head_len);
     w->head_len = 0;
     /* wslay looks at single frames when it does not buffer, and at none before its first byte. */
@@ -385,4 +391,43 @@ int wsock_feed(struct wsock_pool *p, struct wsock **handle, void *data, const un
         *handle = NULL;
     }
     return error;
+}
+
+/* ---- for another process ---- */
+
+/* The payload goes under the key of the frame's own header, which the rest of it comes under. */
+static void save_frame(const struct wsock *w, const char *payload, size_t len, struct text_buf *out)
+{
+    size_t head_len = 2;
+    int len7 = w->head[1] & 0x7f;
+    head_len += len7 == 126 ? 2 : len7 == 127 ? 8 : 0;
+    text_add(out, (const char *)w->head, head_len + 4);
+    for (size_t i = 0; i < len; i++)
+        text_addc(out, (char)(payload[i] ^ w->head[head_len + i % 4]));
+}
+
+/* What earlier frames brought, as one: an unfinished message of their payload, under the key 0. */
+static void save_earlier(const struct wsock *w, size_t len, struct text_buf *out)
+{
+    unsigned char head[FRAME_HEADER_MAX];
+    size_t head_len = frame_header(head, w->opcode, false, len);
+    head[1] |= IS_MASKED;
+    text_add(out, (const char *)head, head_len);
+    text_add(out, "\0\0\0\0", 4);
+    if (len)
+        text_add(out, w->message.data, len);
+}
+
+void wsock_save(const struct wsock *w, struct text_buf *out)
+{
+    if (!w || w->is_done)
+        return;
+    size_t done = w->left ? (size_t)(w->size - w->left) : 0;
+    bool is_first = w->left && (w->head[0] & OPCODE_BITS);
+    if (!is_first && (w->left || w->in_message))
+        save_earlier(w, w->message.len - done, out);
+    if (w->left)
+        save_frame(w, done ? w->message.data + w->message.len - done : NULL, done, out);
+    else
+        text_add(out, (const char *)w->head, w->head_len);
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "shared/closes.h"
+#include "shared/text.h"
 
 struct wsock;
 struct wsock_pool;
@@ -39,6 +40,10 @@ void wsock_pool_free(struct wsock_pool *p);
  * calls then do nothing. */
 int wsock_feed(struct wsock_pool *p, struct wsock **w, void *data, const unsigned char *bytes,
                size_t len);
+/* Appends bytes that, fed where nothing was fed before, lead to where w (may be NULL) stands: what
+ * came of a frame or a fragmented message under way. They end in no callback. Not after on_error or
+ * on_close. */
+void wsock_save(const struct wsock *w, struct text_buf *out);
 void wsock_release(struct wsock_pool *p, struct wsock *w); /* accepts NULL */
 /* Contexts that rest in the pool (tests, statistics). */
 size_t wsock_pool_idle(const struct wsock_pool *p);

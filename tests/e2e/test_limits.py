@@ -178,25 +178,30 @@ async def test_1001_when_the_server_stops(make_server, user):
     assert server.wait(5) == 0
 
 
-async def test_1012_when_workers_are_replaced(make_server, user):
-    server = make_server(drain_time="0s")
-    clients = [await Client.attach(server, user) for _ in range(4)]
-    server.signal(harness.signal.SIGHUP)
-    for c in clients:
-        assert await c.closed() == (1012, "restarting")
-    await harness.eventually_async(lambda: closes(server)["closed_restart"] == 4, "counted")
-
-
-async def test_restart_close_drop_ends_tcp_without_a_frame(make_server, user):
-    server = make_server(drain_time="0s", profile="finance-tracker")
+@pytest.mark.parametrize("profile, outcome, reason", [
+    ("standard", (1012, "restarting"), "restart"),
+    ("finance-tracker", (1006, ""), "dropped")])
+async def test_tls_connections_end_when_workers_are_replaced(
+        make_server, user, tmp_path, profile, outcome, reason):
+    """All others stay: test_handover.py."""
+    certificate, key = harness.make_certificate(str(tmp_path))
+    server = make_server(drain_time="0s", profile=profile, healthy=False,
+                         tls_certificate=certificate, tls_key=key, metrics_listen="127.0.0.1:0")
+    tls = harness.trusting(certificate)
     clients = []
-    for _ in range(3):
-        clients.append(await Client.open(server, user))
-        assert (await clients[-1].next())["type"] == "full_sync"
+    for _ in range(4):
+        clients.append(await Client.open(server, user, tls=tls))
+        assert (await clients[-1].next())["type"].upper() == "FULL_SYNC"
     server.signal(harness.signal.SIGHUP)
     for c in clients:
-        assert await c.closed() == (1006, "")
-    await harness.eventually_async(lambda: closes(server)["closed_dropped"] == 3, "counted")
+        assert await c.closed() == outcome
+    wanted = "belfry_instance_closes_total{reason=\"%s\"" % reason
+
+    def is_counted():
+        return any(line.startswith(wanted) and line.endswith(" 4")
+                   for line in server.metrics().text.splitlines())
+
+    await harness.eventually_async(is_counted, "counted")
 
 
 # ---- 4001, 4002 (more of them in test_tokens.py) ------------------------------------------------

@@ -465,6 +465,11 @@ void subscriber_want(struct subscriber *s, struct user *u)
         subscribe(u);
 }
 
+void handover_on_link_lost(struct handover *h)
+{
+    (void)h;
+}
+
 void subscriber_drop(struct subscriber *s, struct user *u)
 {
     (void)s;

@@ -7,6 +7,7 @@
 
 #include "shared/log.h"
 #include "workers/canary.h"
+#include "workers/handover.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
@@ -17,12 +18,14 @@
 #define FIXED SUBSCRIBER_FIXED_CHANNELS
 
 static struct redis_server server;
-static unsigned confirmed, messages, broadcasts, losses, probes_ready;
+static unsigned confirmed, messages, broadcasts, losses, probes_ready, listenings;
 static unsigned together; /* broadcasts in one call, at most */
 static unsigned broadcasts_then; /* at the latest message to a user */
 static uint64_t subscriptions_then; /* at the latest confirmation */
 static char last_user[64], last_text[64], last_echo[64], last_question[64], last_answer[64];
 static char last_marker[64];
+static char last_handover[64];
+static char some_handover; /* nobody looks at it */
 
 void session_on_subscribed(struct worker *w, struct user *u)
 {
@@ -69,6 +72,18 @@ void session_on_link_lost(struct worker *w)
     losses++;
 }
 
+void handover_on_listening(struct handover *h)
+{
+    (void)h;
+    listenings++;
+}
+
+void handover_on_marker(struct handover *h, const char *text, size_t len)
+{
+    (void)h;
+    copy(last_handover, text, len);
+}
+
 void canary_on_subscribed(struct canary *c)
 {
     (void)c;
@@ -109,7 +124,8 @@ static void setup(void)
     redis_start(&server, NULL, NULL, NULL);
     unit_use(&server);
     together = broadcasts_then = 0;
-    confirmed = messages = broadcasts = losses = probes_ready = 0;
+    confirmed = messages = broadcasts = losses = probes_ready = listenings = 0;
+    last_handover[0] = '\0';
     last_text[0] = last_echo[0] = last_user[0] = last_question[0] = last_answer[0] = '\0';
     unit_worker.hub = hub_new();
     unit_worker.canary = (struct canary *)&server; /* is there, is never looked into */
@@ -207,6 +223,19 @@ START_TEST(broadcasts_that_come_together_are_handed_on_together_and_in_order)
     ck_assert_uint_gt(together, 1);
     ck_assert_uint_le(together, SESSION_BROADCASTS_MAX);
     go(&d);
+}
+END_TEST
+
+START_TEST(markers_of_a_hand_over_come_from_the_moment_on_that_is_told)
+{
+    unit_worker.handover = (struct handover *)(void *)&some_handover;
+    ck_assert(!subscriber_is_listening(unit_worker.subscriber));
+    unit_run_until(listenings == 1);
+    ck_assert(subscriber_is_listening(unit_worker.subscriber));
+    redis_int(&server, "PUBLISH " HANDOVER_CHANNEL "unit 0.1.2");
+    unit_run_until(last_handover[0]);
+    ck_assert_str_eq(last_handover, "0.1.2");
+    unit_worker.handover = NULL;
 }
 END_TEST
 
@@ -356,6 +385,7 @@ int main(void)
     tcase_add_test(t, a_user_is_confirmed_and_its_messages_come);
     tcase_add_test(t, broadcasts_probes_and_markers_need_no_user);
     tcase_add_test(t, broadcasts_that_come_together_are_handed_on_together_and_in_order);
+    tcase_add_test(t, markers_of_a_hand_over_come_from_the_moment_on_that_is_told);
     tcase_add_test(t, questions_of_instances_and_answers_to_this_worker_come);
     tcase_add_test(t, thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_loss);
     tcase_add_test(t, a_user_who_leaves_before_the_turn_ends_costs_no_command);

@@ -255,6 +255,11 @@ void subscriber_want(struct subscriber *s, struct user *u)
     send_command(true, u->sub_seq);
 }
 
+void handover_on_link_lost(struct handover *h)
+{
+    (void)h;
+}
+
 void subscriber_drop(struct subscriber *s, struct user *u)
 {
     (void)s;
