@@ -222,16 +222,27 @@ static void announce(struct giver *g, struct recipient *r)
     handover_link_flush(r->link);
 }
 
+/* How many connections the next parcel holds: fewer towards the end, so that all get equally
+ * many. */
+static uint32_t parcel_size(const struct giver *g)
+{
+    size_t left = conns_count(g->w->conns), takers = 0;
+    for (size_t i = 0; i < g->count; i++) {
+        size_t under_way = g->recipients[i].parcel.connections;
+        takers += g->recipients[i].link != NULL;
+        left -= under_way < left ? under_way : left;
+    }
+    size_t share = takers ? left / takers : 0;
+    return share < 1 ? 1 : share < BATCH_CONNECTIONS ? (uint32_t)share : BATCH_CONNECTIONS;
+}
+
 /* Fills parcels, the neediest taker's first, until that one has one already. */
 static void fill(struct giver *g)
 {
-    size_t takers = alive(g), share = takers ? conns_count(g->w->conns) / takers : 0;
     struct recipient *r;
     while (!g->is_stopped && (r = neediest(g)) && r->is_here && r->parcel.state == FREE &&
            !handover_link_is_full(r->link)) {
-        struct choice c = {&r->parcel, BATCH_CONNECTIONS};
-        if (share < BATCH_CONNECTIONS)
-            c.most = share ? (uint32_t)share : 1;
+        struct choice c = {&r->parcel, parcel_size(g)};
         hub_some(g->w->hub, choose, &c);
         if (!c.parcel->users)
             return;

@@ -15,6 +15,7 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "tests/model/model.h"
+#include "workers/handover.h"
 #include "workers/session_parts.h"
 #include "workers/subscriber.h"
 

@@ -7,6 +7,7 @@
 
 #include "shared/log.h"
 #include "workers/canary.h"
+#include "workers/handover.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
 #include "workers/session.h"

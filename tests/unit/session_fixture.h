@@ -14,6 +14,7 @@
 #include <string.h>
 #include "shared/log.h"
 #include "workers/filter.h"
+#include "workers/handover.h"
 #include "workers/session_parts.h"
 #include "workers/subscriber.h"
 
