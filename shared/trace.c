@@ -303,11 +303,11 @@ enum trace_about trace_about(enum trace_fate fate)
     return fate < TRACE_FATES ? fates[fate].about : TRACE_ABOUT_ANSWER;
 }
 
-const char *trace_connection(const char *instance_id, uint32_t slot, uint64_t serial,
+const char *trace_connection(const char *instance_id, uint64_t serial,
                              char out[TRACE_CONNECTION_BYTES])
 {
     size_t len = strlen(instance_id);
     snprintf(out, TRACE_CONNECTION_BYTES, "%.8s-%x-%llx", instance_id + (len > 8 ? len - 8 : 0),
-             (unsigned)slot, (unsigned long long)serial);
+             (unsigned)(serial % TRACE_SERIAL_SLOTS), (unsigned long long)serial);
     return out;
 }

@@ -117,10 +117,14 @@ enum trace_fate trace_fate_of(const char *word, size_t len);
 enum trace_end trace_end_of(const char *word, size_t len);
 enum trace_about trace_about(enum trace_fate fate);
 
+/* A connection's serial: rising, with the slot of the worker that accepted it in its lowest bits.
+ * It keeps it in whatever worker of the instance it is later. */
+#define TRACE_SERIAL_SLOTS 256
+
 /* Text of a connection's id, as FULL_SYNC and the log give it: the end of the instance's UUID is
  * random (its beginning is a time), then slot and serial. */
 #define TRACE_CONNECTION_BYTES 40
-const char *trace_connection(const char *instance_id, uint32_t slot, uint64_t serial,
+const char *trace_connection(const char *instance_id, uint64_t serial,
                              char out[TRACE_CONNECTION_BYTES]);
 
 #endif

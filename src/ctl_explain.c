@@ -189,7 +189,7 @@ static void add_devices(const struct question *q, struct text_buf *b)
     for (size_t i = 0; i < v->count; i++) {
         const struct verdict_device *d = &v->devices[i];
         text_addf(b, "%s%s%s: ", label,
-                  trace_connection(d->instance, d->slot, d->serial, id),
+                  trace_connection(d->instance, d->serial, id),
                   d->is_open ? "" : " (gone)");
         verdict_sentence(v, d, q->now_us, b);
         text_addc(b, '\n');
@@ -293,7 +293,7 @@ static void json_record(const struct verdict_fact *f, struct text_buf *b)
     add_text(b, "instance", f->instance);
     text_addf(b, ",\"worker\":%u", f->record.slot);
     if (t->serial)
-        add_text(b, "connection", trace_connection(f->instance, f->record.slot, t->serial, id));
+        add_text(b, "connection", trace_connection(f->instance, t->serial, id));
     text_addf(b, ",\"detail\":%u,\"position\":%llu", t->detail, (unsigned long long)t->position);
     if (t->fate == TRACE_QUEUED || t->fate == TRACE_REPLAYED || t->fate == TRACE_REPAIRED) {
         add_text(b, "end", trace_end_word(t->end));
@@ -325,7 +325,7 @@ static void json_device(const struct question *q, const struct verdict_device *d
     add_text(b, "verdict", sentence.data ? sentence.data : "");
     b->failed |= sentence.failed;
     text_buf_free(&sentence);
-    add_text(b, "connection", trace_connection(d->instance, d->slot, d->serial, id));
+    add_text(b, "connection", trace_connection(d->instance, d->serial, id));
     add_text(b, "instance", d->instance);
     text_addf(b, ",\"worker\":%u,\"open\":%s", d->slot, word_of(d->is_open));
     add_time(b, "connected_at", d->opened_us);

@@ -45,8 +45,7 @@ static struct verdict_device *device_of(struct verdict *v, const struct verdict_
 {
     for (size_t i = 0; i < v->count; i++) {
         struct verdict_device *d = &v->devices[i];
-        if (d->serial == f->record.trace.serial && d->slot == f->record.slot &&
-            !strcmp(d->instance, f->instance))
+        if (d->serial == f->record.trace.serial && !strcmp(d->instance, f->instance))
             return d;
     }
     struct verdict_device *d = &v->devices[v->count++];
@@ -87,8 +86,15 @@ static void note(struct verdict_device *d, const struct verdict_fact *f)
     case TRACE_READ:
         d->read_us = t->at_us;
         break;
+    case TRACE_GIVEN:
+        d->is_moving = true;
+        break;
+    case TRACE_TAKEN:
     case TRACE_OPENED:
-        d->opened_us = t->at_us;
+        if (t->fate == TRACE_OPENED)
+            d->opened_us = t->at_us;
+        d->slot = f->record.slot;
+        d->is_moving = false;
         d->is_tls = t->detail & DETAIL_TLS;
         d->is_unix = t->detail & DETAIL_UNIX;
         break;
@@ -100,6 +106,7 @@ static void note(struct verdict_device *d, const struct verdict_fact *f)
         break;
     case TRACE_OPEN:
         d->is_open = true;
+        d->slot = f->record.slot;
         d->waiting_bytes = t->detail;
         d->has_acked_bytes = true;
         d->acked_bytes = t->position;
@@ -114,7 +121,8 @@ static void note_start(struct verdict *v, const struct verdict_fact *f)
 {
     for (size_t i = 0; i < v->count; i++) {
         struct verdict_device *d = &v->devices[i];
-        if (d->closed_us || d->slot != f->record.slot || strcmp(d->instance, f->instance) != 0)
+        if (d->closed_us || d->is_moving || d->slot != f->record.slot ||
+            strcmp(d->instance, f->instance) != 0)
             continue;
         d->closed_us = f->record.trace.at_us;
         d->has_died = true;

@@ -44,7 +44,8 @@ enum verdict_tcp { VERDICT_TCP_UNKNOWN, VERDICT_TCP_UNACKED, VERDICT_TCP_ACKED }
 /* One connection. Times are wall clock in us, 0: not known or not yet. */
 struct verdict_device {
     char instance[INQUIRY_INSTANCE_BYTES];
-    uint32_t slot;
+    uint32_t slot;      /* of the worker that has, or had, it last */
+    bool is_moving;     /* that one gave it away */
     uint64_t serial;
     int64_t opened_us;
     int64_t closed_us;

@@ -18,6 +18,7 @@ unit_tests = \
     tests/unit/check_events \
     tests/unit/check_filter \
     tests/unit/check_frame \
+    tests/unit/check_handover_state \
     tests/unit/check_handshake \
     tests/unit/check_http \
     tests/unit/check_hub \
@@ -34,6 +35,7 @@ unit_tests = \
     tests/unit/check_options \
     tests/unit/check_options_check \
     tests/unit/check_outq \
+    tests/unit/check_pack \
     tests/unit/check_privileges \
     tests/unit/check_publish \
     tests/unit/check_push \
@@ -84,6 +86,7 @@ e2e_tests = \
     tests/e2e/test_explain.py \
     tests/e2e/test_half_open.py \
     tests/e2e/test_handshake.py \
+    tests/e2e/test_handover.py \
     tests/e2e/test_http.py \
     tests/e2e/test_libbelfry.py \
     tests/e2e/test_limits.py \

@@ -57,6 +57,8 @@ static int start_tls(struct conns *s)
     return s->tls ? 0 : -EINVAL;
 }
 
+_Static_assert(TRACE_SERIAL_SLOTS >= COUNTERS_MAX_SLOTS, "every slot fits into a serial");
+
 struct conns *conns_new(struct worker *w)
 {
     struct conns *s = calloc(1, sizeof *s);
@@ -140,8 +142,7 @@ void conn_mark(struct conn *c)
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 {
     const struct worker_start *start = c->worker->start;
-    return trace_connection(start->instance_id, (uint32_t)(c->serial % COUNTERS_MAX_SLOTS),
-                            c->serial, out);
+    return trace_connection(start->instance_id, c->serial, out);
 }
 
 /* ---- birth ---- */
@@ -210,7 +211,7 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
     c->worker = w;
     c->device.conn = c;
     c->serial = s->next_serial;
-    s->next_serial += COUNTERS_MAX_SLOTS;
+    s->next_serial += TRACE_SERIAL_SLOTS;
     c->opened_ms = c->last_read_ms = worker_now_ms(w);
     c->is_metrics = listener->is_metrics;
     c->is_unix = listener->is_unix;

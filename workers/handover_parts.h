@@ -15,7 +15,8 @@ enum handover_record {
     HANDOVER_CONFIRMED, /* taker: u32 batch, u8 whether all are subscribed */
     HANDOVER_BROADCASTS, /* giver: recent_save, which ids were broadcast last */
     HANDOVER_EXPECT,    /* giver: u32 batch, bytes marker, then bytes user id, ... */
-    HANDOVER_USER,      /* giver: u32 batch, u32 which of it, session_save_known: its devices follow */
+    HANDOVER_USER,      /* giver: u32 batch, u32 which of it, bytes session_save_known: its devices
+                         * follow */
     HANDOVER_DEVICE,    /* giver: handover_device_encode, descriptor */
     HANDOVER_USER_END,  /* giver: u8 whether the marker came before */
     HANDOVER_FORGET,    /* giver: u32 batch, u32 which: it is not given */

@@ -48,7 +48,7 @@ struct device {
     struct lag *lag;              /* session_lag.c; NULL: keeps up */
     struct left_out *left_out;    /* session_left_out.c; NULL: nothing that may still come */
     struct expected *expected;    /* session_handover.c: while DEVICE_ADOPTED */
-    struct adopted *adopted;      /* session_handover.c, until its list is read; NULL: as its user */
+    struct adopted *adopted;      /* session_handover.c; until the list is read */
     bool in_reading;              /* the user's reading under way serves this device */
     bool is_counted;              /* in usertable.h's table: it was not full when the device came */
     uint8_t state_given;          /* enum device_state: to become when it is adopted no more */

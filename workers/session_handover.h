@@ -46,8 +46,8 @@ int session_join_broadcasts(struct worker *w, struct text_span saved);
 void session_save_known(const struct user *u, struct text_buf *out);
 void session_save_broadcasts(struct worker *w, struct text_buf *out);
 
-/* Everything about the device, as far as it is a session's, into parts (the state's spans point into
- * these buffers). The device is good for session_close only afterwards. */
+/* Everything about the device, as far as it is a session's, into parts (the state's spans point
+ * into these buffers). The device is good for session_close only afterwards. */
 struct session_parts {
     struct text_buf filter, resume, left_out, held, lag, refreshes;
 };

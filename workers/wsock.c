@@ -32,6 +32,7 @@ struct wsock {
     size_t head_len;
     uint64_t left;         /* bytes of a data frame's payload still to come; 0: in a header */
     bool in_message;       /* a message is not whole after the frame under way */
+    bool had_message;      /* it was not whole before it, either */
     uint8_t opcode;        /* of the message under way */
     uint64_t size;         /* of the payload of the data frame under way, whose header is in head */
     bool is_control;       /* the frame wslay is in */
@@ -345,9 +346,10 @@ static int begin_frame(struct wsock *w)
     bool is_control = head_is_control(w);
     w->left = is_control ? 0 : payload_size(w);
     if (!is_control) {
+        w->had_message = w->in_message;
         w->in_message = !is_final;
         w->size = w->left;
-        if (w->head[0] & OPCODE_BITS)
+        if (!w->had_message)
             w->opcode = w->head[0] & OPCODE_BITS;
     }
     int error = eat(w, w->head, w->head_len);
@@ -423,8 +425,7 @@ void wsock_save(const struct wsock *w, struct text_buf *out)
     if (!w || w->is_done)
         return;
     size_t done = w->left ? (size_t)(w->size - w->left) : 0;
-    bool is_first = w->left && (w->head[0] & OPCODE_BITS);
-    if (!is_first && (w->left || w->in_message))
+    if (w->left ? w->had_message : w->in_message)
         save_earlier(w, w->message.len - done, out);
     if (w->left)
         save_frame(w, done ? w->message.data + w->message.len - done : NULL, done, out);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shared/message.h"
+#include "shared/pack.h"
 #include "workers/filter.h"
 
 static bool allows(const struct filter *f, const char *type)
@@ -220,9 +221,62 @@ START_TEST(a_description_tells_lists_from_exclusions_and_has_an_end)
 }
 END_TEST
 
+START_TEST(a_filter_moves_to_another_process)
+{
+    struct filter *f = NULL, *moved = NULL;
+    struct text_buf out = {0};
+    filter_save(NULL, &out);
+    ck_assert_int_eq(filter_restore((struct text_span){out.data, out.len}, &moved), 0);
+    ck_assert_ptr_null(moved);
+    ck_assert_int_eq(subscribe(&f, "BUDGET_ALERT"), 0);
+    ck_assert_int_eq(subscribe(&f, "x"), 0);
+    filter_save(f, &out);
+    ck_assert_int_eq(filter_restore((struct text_span){out.data, out.len}, &moved), 0);
+    assert_json(moved, "[\"BUDGET_ALERT\",\"x\"]");
+    ck_assert(allows(moved, "budget_alert") && !allows(moved, "OTHER"));
+    filter_free(moved);
+    for (size_t len = 1; len < out.len; len++) {
+        int rc = filter_restore((struct text_span){out.data, len}, &moved);
+        ck_assert(rc == -EBADMSG || rc == 0); /* 0: between two names */
+        filter_free(moved);
+    }
+    filter_free(f);
+    f = NULL;
+    ck_assert_int_eq(unsubscribe(&f, "OTHER"), 0); /* everything but */
+    text_buf_reset(&out);
+    filter_save(f, &out);
+    ck_assert_int_eq(filter_restore((struct text_span){out.data, out.len}, &moved), 0);
+    ck_assert(allows(moved, "budget_alert") && !allows(moved, "OTHER"));
+    filter_free(f);
+    filter_free(moved);
+    text_buf_free(&out);
+}
+END_TEST
+
+START_TEST(a_damaged_filter_is_refused)
+{
+    struct filter *moved = NULL;
+    struct text_buf out = {0};
+    pack_u8(&out, 1);
+    pack_bytes(&out, "", 0);
+    ck_assert_int_eq(filter_restore((struct text_span){out.data, out.len}, &moved), -EBADMSG);
+    text_buf_reset(&out);
+    pack_u8(&out, 1);
+    for (int i = 0; i <= FILTER_MAX_TYPES; i++) {
+        char name[16];
+        pack_bytes(&out, name, (size_t)snprintf(name, sizeof(name), "T%d", i));
+    }
+    ck_assert_int_eq(filter_restore((struct text_span){out.data, out.len}, &moved), -EBADMSG);
+    ck_assert_ptr_null(moved);
+    text_buf_free(&out);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("filter");
+    tcase_add_test(tc, a_filter_moves_to_another_process);
+    tcase_add_test(tc, a_damaged_filter_is_refused);
     tcase_add_test(tc, everything_passes_without_a_filter);
     tcase_add_test(tc, the_first_subscribe_starts_a_list_in_which_case_does_not_matter);
     tcase_add_test(tc, a_type_subscribed_twice_stands_in_the_list_once);

@@ -393,11 +393,102 @@ START_TEST(a_joined_frame_is_split_into_what_is_not_written_of_its_parts)
 }
 END_TEST
 
+/* ---- for another process ---- */
+
+/* All of it goes through bytes into a new queue. */
+static void move(void)
+{
+    struct text_buf saved = {0};
+    size_t bytes = q.bytes, replies = q.reply_bytes, broadcasts = q.broadcast_bytes;
+    uint64_t written = q.written;
+    outq_save(&q, &saved);
+    outq_clear(&q);
+    memset(&q, 0, sizeof q);
+    ck_assert_int_eq(outq_restore(&q, (struct text_span){saved.data, saved.len}), 0);
+    ck_assert_uint_eq(q.bytes, bytes);
+    ck_assert_uint_eq(q.reply_bytes, replies);
+    ck_assert_uint_eq(q.broadcast_bytes, broadcasts);
+    ck_assert_uint_eq(q.written, written);
+    text_buf_free(&saved);
+}
+
+START_TEST(an_empty_queue_moves)
+{
+    move();
+    ck_assert_ptr_null(q.head);
+}
+END_TEST
+
+START_TEST(a_half_written_frame_moves_and_control_frames_still_stand_behind_it)
+{
+    push(FRAME_USER, "first", 0);
+    push(FRAME_BROADCAST, "all", 0);
+    push(FRAME_REPLY, "reply", 0);
+    for (size_t done = 0; done < 7; done++) {
+        move();
+        ck_assert_uint_eq(q.head_done, done);
+        outq_consume(&q, 1);
+    }
+    ck_assert_str_eq(waiting(), "allreply");
+    outq_consume(&q, 2);
+    move();
+    ck_assert_int_eq(outq_push_control(&q, "\x8a\x01x", 3), 0);
+    ck_assert_str_eq(waiting(), "all\x8a\x01xreply"); /* not into the broadcast, which is begun */
+    move();
+    ck_assert_int_eq(outq_push_control(&q, "\x8a\x01y", 3), 0);
+    ck_assert_str_eq(waiting(), "all\x8a\x01x\x8a\x01yreply"); /* behind the other */
+}
+END_TEST
+
+START_TEST(what_can_be_conflated_or_given_up_still_can_after_the_move)
+{
+    push(FRAME_USER, "u1", 5);
+    push(FRAME_BROADCAST, "b1", 0);
+    push(FRAME_USER, "u2", 5);
+    move();
+    ck_assert_int_eq(outq_start_conflating(&q), 1);
+    ck_assert_str_eq(waiting(), "b1u2");
+    ck_assert(outq_drop_broadcast(&q));
+    ck_assert_str_eq(waiting(), "u2");
+}
+END_TEST
+
+START_TEST(a_damaged_queue_is_refused)
+{
+    struct text_buf saved = {0};
+    push(FRAME_USER, "first", 5);
+    ck_assert_int_eq(outq_push_control(&q, "\x8a\x01x", 3), 0);
+    ck_assert_int_eq(outq_push_bytes(&q, "HTTP", 4), 0);
+    outq_consume(&q, 1);
+    outq_save(&q, &saved);
+    outq_clear(&q);
+    memset(&q, 0, sizeof q);
+    for (size_t bit = 0; bit < saved.len * 8; bit++) { /* refused or something else, never more */
+        saved.data[bit / 8] = (char)(saved.data[bit / 8] ^ 1 << bit % 8);
+        (void)outq_restore(&q, (struct text_span){saved.data, saved.len});
+        outq_clear(&q);
+        memset(&q, 0, sizeof q);
+        saved.data[bit / 8] = (char)(saved.data[bit / 8] ^ 1 << bit % 8);
+    }
+    for (size_t len = 0; len < saved.len; len++) {
+        int rc = outq_restore(&q, (struct text_span){saved.data, len});
+        ck_assert(rc != 0 || outq_iov(&q, (struct iovec[8]){{0}}, 8) < 3);
+        outq_clear(&q);
+        memset(&q, 0, sizeof q);
+    }
+    text_buf_free(&saved);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("outq");
     TCase *tc = tcase_create("outq");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, an_empty_queue_moves);
+    tcase_add_test(tc, a_half_written_frame_moves_and_control_frames_still_stand_behind_it);
+    tcase_add_test(tc, what_can_be_conflated_or_given_up_still_can_after_the_move);
+    tcase_add_test(tc, a_damaged_queue_is_refused);
     tcase_add_test(tc, items_leave_in_the_order_in_which_they_came);
     tcase_add_test(tc, every_split_of_writing_gives_the_same_bytes);
     tcase_add_test(tc, iov_is_bounded);

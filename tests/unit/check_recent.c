@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include <check.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,12 +186,121 @@ START_TEST(the_largest_history_fits)
 }
 END_TEST
 
+/* ---- for another process ---- */
+
+static void move(void)
+{
+    struct text_buf saved = {0};
+    recent_save(r, false, &saved);
+    recent_free(r);
+    ck_assert_int_eq(recent_restore(&r, LIMIT, (struct text_span){saved.data, saved.len}), 0);
+    text_buf_free(&saved);
+}
+
+START_TEST(what_is_known_moves_with_its_order_and_times)
+{
+    move();
+    ck_assert_ptr_null(r);
+    for (uint64_t id = 1; id <= LIMIT + 3; id++)
+        add(id, id % 2 ? RECENT_LISTED : RECENT_LIVE, 1000 + (int64_t)id);
+    move();
+    ck_assert(recent_has_forgotten(r));
+    ck_assert_uint_eq(recent_count(r), LIMIT);
+    ck_assert(!recent_knows(r, 3) && recent_knows(r, 4));
+    add(100, RECENT_LIVE, 2000);
+    ck_assert(!recent_knows(r, 4) && recent_knows(r, 5)); /* the oldest still goes first */
+    ck_assert(recent_is_repeat(r, 5, 3000));    /* listed: its live copy comes */
+    ck_assert(!recent_is_repeat(r, 7000, 3000));
+    ck_assert(recent_is_repeat(r, 6, 3000));    /* relayed a while ago */
+    ck_assert(!recent_is_repeat(r, 6, 1006 + RECENT_REPEAT_MS));
+}
+END_TEST
+
+START_TEST(damaged_ids_are_refused)
+{
+    struct text_buf saved = {0};
+    struct recent *got = NULL;
+    add(1, RECENT_LISTED, 1);
+    add(2, RECENT_LIVE, 2);
+    recent_save(r, false, &saved);
+    for (size_t len = 1; len < saved.len; len++)
+        ck_assert_int_eq(recent_restore(&got, LIMIT, (struct text_span){saved.data, len}),
+                         -EBADMSG);
+    for (size_t bit = 0; bit < saved.len * 8; bit++) {
+        saved.data[bit / 8] = (char)(saved.data[bit / 8] ^ 1 << bit % 8);
+        (void)recent_restore(&got, LIMIT, (struct text_span){saved.data, saved.len});
+        recent_free(got);
+        saved.data[bit / 8] = (char)(saved.data[bit / 8] ^ 1 << bit % 8);
+    }
+    text_buf_free(&saved);
+}
+END_TEST
+
+START_TEST(what_two_workers_know_is_joined)
+{
+    struct recent *other = NULL;
+    add(1, RECENT_LISTED, 10);
+    add(2, RECENT_LIVE, 30);
+    ck_assert_int_eq(recent_add(&other, LIMIT, 1, RECENT_LIVE, 20), 0);
+    ck_assert_int_eq(recent_add(&other, LIMIT, 3, RECENT_LISTED, 20), 0);
+    ck_assert_int_eq(recent_join_window(&r, other), 0);
+    ck_assert_int_eq(recent_join_known(&r, LIMIT, other), 0);
+    recent_free(other);
+    ck_assert_uint_eq(recent_count(r), 3);
+    ck_assert(recent_was_heard(r, 1) && recent_was_heard(r, 2) && !recent_was_heard(r, 3));
+    ck_assert(recent_is_repeat(r, 1, 40)); /* of the other's window */
+    ck_assert(recent_is_repeat(r, 2, 40));
+    recent_free(r);
+    r = NULL;
+    ck_assert_int_eq(recent_join_known(&r, LIMIT, NULL), 0);
+    ck_assert_int_eq(recent_join_window(&r, NULL), 0);
+    ck_assert_ptr_null(r);
+}
+END_TEST
+
+START_TEST(the_window_keeps_the_newest_of_both)
+{
+    struct recent *other = NULL;
+    for (uint64_t id = 1; id <= RECENT_REPEAT_MESSAGES; id++) {
+        add(id, RECENT_PASSING, (int64_t)id * 2);
+        ck_assert_int_eq(recent_add(&other, LIMIT, 1000 + id, RECENT_PASSING, (int64_t)id * 2 + 1),
+                         0);
+    }
+    ck_assert_int_eq(recent_join_window(&r, other), 0);
+    recent_free(other);
+    int64_t now_ms = 2 * RECENT_REPEAT_MESSAGES + 2;
+    ck_assert(recent_is_repeat(r, RECENT_REPEAT_MESSAGES, now_ms));
+    ck_assert(recent_is_repeat(r, 1000 + RECENT_REPEAT_MESSAGES, now_ms));
+    ck_assert(!recent_is_repeat(r, 1, now_ms));
+    ck_assert(!recent_is_repeat(r, 1001, now_ms));
+}
+END_TEST
+
+START_TEST(listed_here_and_unknown_there_is_a_difference)
+{
+    struct recent *other = NULL;
+    ck_assert(!recent_differs(r, other));
+    add(1, RECENT_LIVE, 1);
+    ck_assert(!recent_differs(r, other) && !recent_differs(other, r));
+    add(2, RECENT_LISTED, 1);
+    ck_assert(recent_differs(r, other) && recent_differs(other, r));
+    ck_assert_int_eq(recent_add(&other, LIMIT, 2, RECENT_LIVE, 1), 0);
+    ck_assert(!recent_differs(r, other) && !recent_differs(other, r));
+    recent_free(other);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("recent");
     TCase *t = tcase_create("recent");
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, what_is_known_moves_with_its_order_and_times);
+    tcase_add_test(t, damaged_ids_are_refused);
+    tcase_add_test(t, what_two_workers_know_is_joined);
+    tcase_add_test(t, the_window_keeps_the_newest_of_both);
+    tcase_add_test(t, listed_here_and_unknown_there_is_a_difference);
     tcase_add_test(t, nothing_is_known_to_a_quiet_user);
     tcase_add_test(t, a_live_message_repeats_within_two_minutes_only);
     tcase_add_test(t, a_dropped_repeat_does_not_prolong_the_two_minutes);

@@ -281,9 +281,9 @@ END_TEST
 START_TEST(connections_are_named_by_the_random_end_of_the_instance)
 {
     char id[TRACE_CONNECTION_BYTES];
-    ck_assert_str_eq(trace_connection("01a20795-44bc-76ee-8358-140d64e422cd", 26, 0xabc, id),
-                     "64e422cd-1a-abc");
-    ck_assert_str_eq(trace_connection("unit", 0, 1, id), "unit-0-1");
+    ck_assert_str_eq(trace_connection("01a20795-44bc-76ee-8358-140d64e422cd", 0xabc1a, id),
+                     "64e422cd-1a-abc1a");
+    ck_assert_str_eq(trace_connection("unit", 0x101, id), "unit-1-101");
 }
 END_TEST
 

@@ -137,7 +137,51 @@ static void forget(void)
     wsock = NULL;
 }
 
-/* Feeds what was added whole, byte by byte and in every split in two; each must tell the same. */
+/* Another process takes over: whatever is under way is saved, and fed to a new pool. */
+static void move(void)
+{
+    struct text_buf saved = {0};
+    size_t before = told.len;
+    wsock_save(wsock, &saved);
+    wsock_release(pool, wsock);
+    wsock = NULL;
+    wsock_pool_free(pool);
+    pool = wsock_pool_new(MAX_MESSAGE, &events);
+    feed(saved.data, saved.len);
+    ck_assert_uint_eq(told.len, before);
+    text_buf_free(&saved);
+}
+
+static bool is_over(void)
+{
+    return told.data && (strstr(told.data, "close:") || strstr(told.data, "100"));
+}
+
+/* The same at every byte, and with a move of a move. */
+static void expect_after_moves(const char *what)
+{
+    for (size_t cut = 0; cut < in.len && in.len < 1000; cut++) {
+        feed(in.data, cut);
+        if (!is_over()) {
+            move();
+            move();
+        }
+        feed(in.data + cut, in.len - cut);
+        ck_assert_str_eq(told.data ? told.data : "", what);
+        forget();
+    }
+    for (size_t i = 0; i < in.len && in.len < 1000; i++) {
+        feed(in.data + i, 1);
+        if (!is_over())
+            move();
+    }
+    if (in.len < 1000)
+        ck_assert_str_eq(told.data ? told.data : "", what);
+    forget();
+}
+
+/* Feeds what was added whole, byte by byte and in every split in two; each must tell the same, also
+ * when another process goes on in between. */
 static void expect(const char *what)
 {
     feed(in.data, in.len);
@@ -153,6 +197,7 @@ static void expect(const char *what)
         ck_assert_str_eq(told.data ? told.data : "", what);
         forget();
     }
+    expect_after_moves(what);
     text_buf_free(&in);
 }
 
@@ -165,6 +210,24 @@ START_TEST(messages_are_told_in_order)
     add_frame(0x81, "");
     add_frame(0x81, "drei \xe2\x82\xac \xf0\x9f\x98\x80");
     expect("text:one binary:two text: text:drei \xe2\x82\xac \xf0\x9f\x98\x80 ");
+}
+END_TEST
+
+START_TEST(a_long_message_moves_at_any_place)
+{
+    static char text[70000];
+    memset(text, 'x', sizeof(text));
+    add_frame_form(0x01, text, 300, 0);
+    add_frame_form(0x00, text, 66000, 0);
+    add_frame(0x89, "ping");
+    add_frame_form(0x80, text, 200, 0);
+    for (size_t cut = 1; cut < in.len; cut += 977) {
+        feed(in.data, cut);
+        move();
+        feed(in.data + cut, in.len - cut);
+        ck_assert_str_eq(told.data, "send:ping text:66500xx ");
+        forget();
+    }
 }
 END_TEST
 
@@ -502,6 +565,7 @@ int main(void)
     TCase *tc = tcase_create("wsock");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, a_long_message_moves_at_any_place);
     tcase_add_test(tc, messages_are_told_in_order);
     tcase_add_test(tc, fragments_are_joined_with_control_frames_between);
     tcase_add_test(tc, empty_fragments_make_an_empty_message);
