@@ -8,9 +8,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <stdlib.h>
 
 #include "shared/closes.h"
+#include "shared/segment.h"
 
 #define CLOSED_NAME_BYTES 32
 
@@ -60,25 +61,57 @@ struct counters_slot *counters_self = &private_slot;
 
 _Static_assert(sizeof(struct counters_head) <= COUNTERS_SLOT_BYTES, "the head is one page");
 _Static_assert(offsetof(struct counters_slot, values) == 24, "seen by several processes");
-_Static_assert(sizeof(struct counters_head) == 96, "seen by several processes");
+_Static_assert(offsetof(struct counters_head, earlier) == 104, "seen by several processes");
 
 static size_t segment_bytes(uint32_t slots)
 {
     return COUNTERS_SLOT_BYTES * ((size_t)slots + 1);
 }
 
+static void set_segment(struct counters *c, void *at, size_t bytes, int fd)
+{
+    struct counters_slot *slots = (void *)((char *)at + COUNTERS_SLOT_BYTES);
+    *c = (struct counters){.head = at, .slots = slots, .bytes = bytes, .fd = fd};
+}
+
 int counters_create(struct counters *c, uint32_t slots)
 {
     if (slots == 0 || slots > COUNTERS_MAX_SLOTS)
         return -EINVAL;
-    void *at = mmap(NULL, segment_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                    -1, 0);
-    if (at == MAP_FAILED)
-        return -errno;
-    c->head = at;
-    c->slots = (struct counters_slot *)(void *)((char *)at + COUNTERS_SLOT_BYTES);
+    void *at;
+    int fd, error = segment_create("belfry-counters", segment_bytes(slots), &at, &fd);
+    if (error)
+        return error;
+    set_segment(c, at, segment_bytes(slots), fd);
     c->head->slots = slots;
     return 0;
+}
+
+int counters_adopt(struct counters *c, int fd)
+{
+    void *at;
+    size_t bytes;
+    int error = segment_map(fd, segment_bytes(1), &at, &bytes);
+    if (error)
+        return error;
+    const struct counters_head *head = at;
+    if (!head->slots || head->slots > COUNTERS_MAX_SLOTS || segment_bytes(head->slots) != bytes) {
+        segment_free(at, bytes, -1);
+        return -EPROTO;
+    }
+    set_segment(c, at, bytes, fd);
+    return 0;
+}
+
+uint64_t counters_layout(void)
+{
+    struct text_buf b = {0};
+    text_addf(&b, "%zu %zu", sizeof(struct counters_head), offsetof(struct counters_slot, values));
+    for (int i = 0; i < COUNTERS; i++)
+        text_addf(&b, " %s %d", counters_table[i].name, (int)counters_table[i].kind);
+    uint64_t hash = b.failed ? 0 : text_hash64(b.data, b.len);
+    text_buf_free(&b);
+    return hash;
 }
 
 void counters_destroy(struct counters *c)
@@ -87,8 +120,8 @@ void counters_destroy(struct counters *c)
         return;
     if (counters_self >= c->slots && counters_self < c->slots + c->head->slots)
         counters_self = &private_slot;
-    munmap(c->head, segment_bytes(c->head->slots));
-    *c = (struct counters){NULL, NULL};
+    segment_free(c->head, c->bytes, c->fd);
+    *c = (struct counters){0};
 }
 
 static void zero_gauges(struct counters_slot *slot)
@@ -120,10 +153,65 @@ uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)
 
 uint64_t counters_sum(const struct counters *c, enum counter id)
 {
-    uint64_t sum = 0;
+    uint64_t sum = __atomic_load_n(&c->head->earlier[id], __ATOMIC_RELAXED);
     for (uint32_t i = 0; i < c->head->slots; i++)
         sum += counters_get(c, i, id);
     return sum;
+}
+
+uint64_t counters_restarts(const struct counters *c)
+{
+    uint64_t sum = c->head->earlier_restarts;
+    for (uint32_t i = 0; i < c->head->slots; i++)
+        sum += __atomic_load_n(&c->slots[i].restarts, __ATOMIC_RELAXED);
+    return sum;
+}
+
+void counters_add_for_dead(struct counters *c, uint32_t slot, enum counter id, uint64_t n)
+{
+    uint64_t *v = &c->slots[slot].values[id];
+    __atomic_store_n(v, __atomic_load_n(v, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+
+/* ---- totals for and of another version ---- */
+
+#define RESTARTS_NAME "restarts" /* no counter of the table, but a total like any other */
+
+void counters_write_totals(const struct counters *c, struct text_buf *out)
+{
+    text_addf(out, RESTARTS_NAME " %llu\n", (unsigned long long)counters_restarts(c));
+    for (int i = 0; i < COUNTERS; i++)
+        if (counters_table[i].kind == COUNTER_TOTAL)
+            text_addf(out, "%s %llu\n", counters_table[i].name,
+                      (unsigned long long)counters_sum(c, (enum counter)i));
+}
+
+/* Where a total of this name is kept; NULL: this version has none. */
+static uint64_t *find_earlier(struct counters *c, const char *name, size_t len)
+{
+    if (len == strlen(RESTARTS_NAME) && !memcmp(name, RESTARTS_NAME, len))
+        return &c->head->earlier_restarts;
+    for (int i = 0; i < COUNTERS; i++)
+        if (counters_table[i].kind == COUNTER_TOTAL && !strncmp(counters_table[i].name, name, len) &&
+            !counters_table[i].name[len])
+            return &c->head->earlier[i];
+    return NULL;
+}
+
+void counters_take_earlier(struct counters *c, struct text_span lines)
+{
+    const char *at = lines.ptr, *end = lines.ptr + lines.len;
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        const char *blank = memchr(at, ' ', (size_t)((stop ? stop : end) - at));
+        uint64_t *to = blank && stop ? find_earlier(c, at, (size_t)(blank - at)) : NULL;
+        uint64_t value = to ? strtoull(blank + 1, NULL, 10) : 0; /* ends at the line's end */
+        if (to && value > *to)
+            __atomic_store_n(to, value, __ATOMIC_RELAXED);
+        if (!stop)
+            return;
+        at = stop + 1;
+    }
 }
 
 static bool name_ends(const char *name, const char *end)

@@ -70,15 +70,24 @@ struct counters_head {
     uint64_t last_reload_at_ms;
     char instance_id[40];
     char version[24];
+    uint64_t earlier_restarts; /* of the version before, whose slots were laid out differently */
+    uint64_t earlier[COUNTERS]; /* its totals; part of every sum */
 };
 
 struct counters {
     struct counters_head *head;
     struct counters_slot *slots;
+    size_t bytes;
+    int fd; /* segment.h; only while head is there */
 };
 
-/* Maps an anonymous shared segment (inherited by fork). 0 or negative errno. */
+/* Makes the segment (inherited by fork). 0 or negative errno. */
 int counters_create(struct counters *c, uint32_t slots);
+/* Maps the segment of another master (fd given on success) with the same counters_layout. 0,
+ * -EPROTO or another negative errno. */
+int counters_adopt(struct counters *c, int fd);
+/* What must be equal where a segment is shared: names, kinds, order and sizes, as a hash. */
+uint64_t counters_layout(void);
 void counters_destroy(struct counters *c);
 
 /* The slot this process writes; a private one before counters_attach. Documented global: it is what
@@ -108,8 +117,19 @@ static inline void counters_set(enum counter id, uint64_t value)
 }
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
-/* Sum over all slots, empty ones included. */
+/* Sum over all slots, empty ones included, and earlier totals. */
 uint64_t counters_sum(const struct counters *c, enum counter id);
+/* Unasked deaths of workers, likewise. */
+uint64_t counters_restarts(const struct counters *c);
+
+/* Master, between two workers of a slot: counts what only it can know of the dead one. */
+void counters_add_for_dead(struct counters *c, uint32_t slot, enum counter id, uint64_t n);
+
+/* The totals as lines "NAME VALUE", for a version whose table may be another one; and what such
+ * lines say, as earlier totals: names this version does not know are left out, and nothing ever
+ * goes back. */
+void counters_write_totals(const struct counters *c, struct text_buf *out);
+void counters_take_earlier(struct counters *c, struct text_span lines);
 
 /* Appends a JSON object of one group's counters, of one slot (slot >= 0) or of all (slot < 0):
  * {"name":n,...}. "All" is the sum; of gauges in _us or _ms it is the largest, for their sum says

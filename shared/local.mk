@@ -45,6 +45,8 @@ shared_libshared_la_SOURCES = \
     shared/publish.c \
     shared/redisurl.c \
     shared/redisurl.h \
+    shared/segment.c \
+    shared/segment.h \
     shared/text.c \
     shared/text.h \
     shared/token.c \

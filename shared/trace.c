@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "shared/segment.h"
 #include "shared/text.h"
 
 #define PAGE_BYTES 4096
@@ -51,12 +51,36 @@ int trace_create(struct trace *t, uint32_t slots, uint32_t size)
         rounded *= 2;
     size_t bytes = slots * ring_bytes(rounded);
     /* Most slots never have a worker: their pages are neither touched nor reserved. */
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
-                    -1, 0);
-    if (at == MAP_FAILED)
-        return -errno;
-    *t = (struct trace){at, bytes, slots, rounded};
+    void *at;
+    int fd, error = segment_create("belfry-trace", bytes, &at, &fd);
+    if (!error)
+        *t = (struct trace){at, bytes, slots, rounded, fd};
+    return error;
+}
+
+int trace_adopt(struct trace *t, uint32_t slots, uint32_t size, int fd)
+{
+    void *at;
+    size_t bytes;
+    if (!slots || !size || size > TRACE_MAX_RECORDS || size & (size - 1))
+        return -EPROTO;
+    int error = segment_map(fd, slots * ring_bytes(size), &at, &bytes);
+    if (error)
+        return error;
+    *t = (struct trace){at, bytes, slots, size, fd};
     return 0;
+}
+
+uint64_t trace_layout(void)
+{
+    static const char layout[] = "64 64"
+#define TRACE(name, word, about, help) " " word
+#define TRACE_END(name, word, help) "/" word
+#include "shared/trace.def"
+#undef TRACE
+#undef TRACE_END
+        ;
+    return text_hash64(layout, sizeof(layout) - 1);
 }
 
 void trace_destroy(struct trace *t)
@@ -66,7 +90,7 @@ void trace_destroy(struct trace *t)
     const char *self = (const char *)trace_self, *from = t->segment;
     if (self >= from && self < from + t->bytes)
         trace_self = NULL;
-    munmap(t->segment, t->bytes);
+    segment_free(t->segment, t->bytes, t->fd);
     *t = (struct trace){0};
 }
 

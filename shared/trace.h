@@ -59,11 +59,17 @@ struct trace {
     size_t bytes;
     uint32_t slots;
     uint32_t size; /* records in a ring: a power of two */
+    int fd;        /* segment.h; only while segment is there */
 };
 
-/* Maps an anonymous shared segment (inherited by fork), size rounded up to a power of two. Size 0
+/* Makes the segment (inherited by fork), size rounded up to a power of two. Size 0
  * makes none, and everything below does nothing. 0 or negative errno. */
 int trace_create(struct trace *t, uint32_t slots, uint32_t size);
+/* Maps the segment of another master (fd given on success) with the same trace_layout. 0, -EPROTO
+ * or another negative errno. */
+int trace_adopt(struct trace *t, uint32_t slots, uint32_t size, int fd);
+/* What must be equal where a segment is shared, as a hash. */
+uint64_t trace_layout(void);
 void trace_destroy(struct trace *t); /* accepts one that was never made */
 
 /* The ring this process writes; NULL: none. Documented global, as counters_self is: it makes

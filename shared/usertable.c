@@ -16,7 +16,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+
+#include "shared/segment.h"
+#include "shared/text.h"
 
 #define STRIPES 128u
 #define SWEEP_BUCKETS 64u /* looked at under one lock */
@@ -52,6 +54,7 @@ struct usertable {
     unsigned char *rows;
     size_t row_bytes;
     size_t map_bytes;
+    int fd;
 };
 
 static struct row *row_at(const struct usertable *t, uint32_t number)
@@ -84,35 +87,61 @@ static int init_mutexes(struct head *head)
     return -e;
 }
 
+static uint32_t bucket_count(uint32_t capacity)
+{
+    uint32_t buckets = STRIPES;
+    while (buckets < capacity)
+        buckets *= 2;
+    return buckets;
+}
+
+static size_t row_size(uint32_t columns)
+{
+    return (sizeof(struct row) + 2 * (size_t)columns + 7) & ~(size_t)7;
+}
+
+/* Where the rows begin. */
+static size_t rows_offset(uint32_t buckets)
+{
+    return sizeof(struct head) + sizeof(uint32_t) * (size_t)buckets;
+}
+
+static bool is_size(uint32_t capacity, uint32_t columns)
+{
+    return capacity && capacity <= CAPACITY_MAX && columns && columns <= UINT16_MAX;
+}
+
+/* The parts of a mapped segment. */
+static void set_parts(struct usertable *t, void *at, uint32_t buckets, uint32_t columns)
+{
+    t->head = at;
+    t->buckets = (uint32_t *)(void *)((char *)at + sizeof(struct head));
+    t->rows = (unsigned char *)at + rows_offset(buckets);
+    t->row_bytes = row_size(columns);
+}
+
 int usertable_create(uint32_t capacity, uint32_t columns, struct usertable **out)
 {
-    if (capacity == 0 || capacity > CAPACITY_MAX || columns == 0 || columns > UINT16_MAX)
+    if (!is_size(capacity, columns))
         return -EINVAL;
     struct usertable *t = calloc(1, sizeof *t);
     if (!t)
         return -ENOMEM;
-    uint32_t buckets = STRIPES;
-    while (buckets < capacity)
-        buckets *= 2;
+    uint32_t buckets = bucket_count(capacity);
     /* The whole is reserved and only what is touched is memory: rows come densely from the start.
      * */
-    t->row_bytes = (sizeof(struct row) + 2 * (size_t)columns + 7) & ~(size_t)7;
-    size_t rows_at = sizeof(struct head) + sizeof(uint32_t) * (size_t)buckets;
-    t->map_bytes = rows_at + t->row_bytes * capacity;
-    void *at = mmap(NULL, t->map_bytes, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) {
-        int e = errno;
+    t->map_bytes = rows_offset(buckets) + row_size(columns) * capacity;
+    void *at;
+    int r = segment_create("belfry-users", t->map_bytes, &at, &t->fd);
+    if (r < 0) {
         free(t);
-        return -e;
+        return r;
     }
-    t->head = at;
-    t->buckets = (uint32_t *)(void *)((char *)at + sizeof(struct head));
-    t->rows = (unsigned char *)at + rows_at;
+    set_parts(t, at, buckets, columns);
     t->head->columns = columns;
     t->head->capacity = capacity;
     t->head->bucket_mask = buckets - 1;
-    int r = init_mutexes(t->head);
+    r = init_mutexes(t->head);
     if (r < 0) {
         usertable_free(t);
         return r;
@@ -121,11 +150,48 @@ int usertable_create(uint32_t capacity, uint32_t columns, struct usertable **out
     return 0;
 }
 
+int usertable_adopt(int fd, struct usertable **out)
+{
+    struct usertable *t = calloc(1, sizeof *t);
+    void *at;
+    if (!t)
+        return -ENOMEM;
+    int error = segment_map(fd, sizeof(struct head), &at, &t->map_bytes);
+    if (error) {
+        free(t);
+        return error;
+    }
+    const struct head *head = at;
+    uint32_t buckets = bucket_count(head->capacity < CAPACITY_MAX ? head->capacity : CAPACITY_MAX);
+    if (!is_size(head->capacity, head->columns) || head->bucket_mask != buckets - 1 ||
+        rows_offset(buckets) + row_size(head->columns) * head->capacity != t->map_bytes) {
+        segment_free(at, t->map_bytes, -1);
+        free(t);
+        return -EPROTO;
+    }
+    set_parts(t, at, buckets, head->columns);
+    t->fd = fd;
+    *out = t;
+    return 0;
+}
+
+int usertable_fd(const struct usertable *t)
+{
+    return t->fd;
+}
+
+uint64_t usertable_layout(void)
+{
+    const size_t sizes[] = {sizeof(struct head), sizeof(struct stripe), sizeof(struct row),
+                            STRIPES, sizeof(pthread_mutex_t)};
+    return text_hash64((const char *)sizes, sizeof(sizes));
+}
+
 void usertable_free(struct usertable *t)
 {
     if (!t)
         return;
-    munmap(t->head, t->map_bytes);
+    segment_free(t->head, t->map_bytes, t->fd);
     free(t);
 }
 

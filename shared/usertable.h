@@ -20,6 +20,13 @@ struct usertable; /* process-local handle of the shared table */
 /* columns: worker slots (as in counters.h). 0, -EINVAL or another negative errno; *out given,
  * usertable_free. Costs 2 x columns + 16 bytes for a user, 4 for a unit of capacity. */
 int usertable_create(uint32_t capacity, uint32_t columns, struct usertable **out);
+/* Maps the table of another master (fd given on success) with the same usertable_layout. 0, -EPROTO
+ * or another negative errno. */
+int usertable_adopt(int fd, struct usertable **out);
+/* Its segment (segment.h), borrowed. */
+int usertable_fd(const struct usertable *t);
+/* What must be equal where a table is shared, as a hash. */
+uint64_t usertable_layout(void);
 void usertable_free(struct usertable *t);
 
 /* One more connection of a user on a worker. Returns the user's connections over all workers after

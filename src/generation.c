@@ -182,7 +182,7 @@ int generation_listen(struct generation *g, const struct privileges *owner,
 {
     char why[512];
     int error = listeners_open(g->opt, g->workers, owner, previous ? previous->listeners : NULL,
-                               &g->listeners, why, sizeof(why));
+                               from->inherited, &g->listeners, why, sizeof(why));
     if (error)
         report(from, g->opt, "%s", why);
     return error;

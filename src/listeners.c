@@ -21,6 +21,8 @@
 struct listener_socket {
     int refs;
     int fd;
+    bool is_borrowed; /* the service manager's */
+    bool is_shared;   /* another master serves it, too */
     char path[ADDRESS_PATH_BYTES]; /* "": TCP */
     struct unixsock_file file;
 };
@@ -31,6 +33,8 @@ struct entry {
     char real[ADDRESS_TEXT_BYTES];
     struct address address; /* real: with its port */
     bool is_metrics;
+    bool is_any;    /* of a set from outside: serves as either */
+    bool is_single; /* one socket for all workers */
     struct listener_socket **sockets;
     size_t count;
 };
@@ -40,28 +44,39 @@ struct listeners {
     size_t count;
 };
 
+/* Stops it for every process: workers that still drain hold copies of the descriptor, and closing
+ * ours alone would leave a queue that nobody empties. */
+static void socket_shut(struct listener_socket *s)
+{
+    if (s->is_borrowed || s->is_shared)
+        return;
+    shutdown(s->fd, SHUT_RDWR);
+    if (*s->path)
+        unixsock_remove(s->path, &s->file);
+}
+
 static void socket_unref(struct listener_socket *s)
 {
     if (!s || --s->refs)
         return;
-    /* Workers that still drain hold copies of the descriptor: closing ours alone would leave a
-     * queue that nobody empties. */
-    shutdown(s->fd, SHUT_RDWR);
+    socket_shut(s);
     close(s->fd);
-    if (*s->path)
-        unixsock_remove(s->path, &s->file);
     free(s);
+}
+
+static void free_entry(struct entry *e)
+{
+    for (size_t i = 0; i < e->count; i++)
+        socket_unref(e->sockets[i]);
+    free(e->sockets);
 }
 
 void listeners_free(struct listeners *l)
 {
     if (!l)
         return;
-    for (size_t i = 0; i < l->count; i++) {
-        for (size_t j = 0; j < l->entries[i].count; j++)
-            socket_unref(l->entries[i].sockets[j]);
-        free(l->entries[i].sockets);
-    }
+    for (size_t i = 0; i < l->count; i++)
+        free_entry(&l->entries[i]);
     free(l->entries);
     free(l);
 }
@@ -70,11 +85,8 @@ void listeners_shut_clients(struct listeners *l)
 {
     for (size_t i = 0; i < l->count; i++) {
         const struct entry *e = &l->entries[i];
-        for (size_t j = 0; j < e->count && !e->is_metrics; j++) {
-            shutdown(e->sockets[j]->fd, SHUT_RDWR);
-            if (*e->sockets[j]->path)
-                unixsock_remove(e->sockets[j]->path, &e->sockets[j]->file);
-        }
+        for (size_t j = 0; j < e->count && !e->is_metrics; j++)
+            socket_shut(e->sockets[j]);
     }
 }
 
@@ -179,33 +191,67 @@ static int read_port(struct entry *e)
     return 0;
 }
 
-/* The same address in the set before, not taken by an earlier entry of this one (two entries may
- * ask for port 0). */
-static const struct entry *find_previous(const struct listeners *previous, const struct entry *e,
-                                         bool *taken)
+/* Sets whose sockets may be shared: that of the generation before, and what came from outside. */
+struct pool {
+    const struct listeners *sets[2]; /* NULL: none */
+    bool *taken[2];
+};
+
+static int pool_init(struct pool *pool, const struct listeners *previous,
+                     const struct listeners *inherited)
 {
-    for (size_t i = 0; previous && i < previous->count; i++) {
-        const struct entry *p = &previous->entries[i];
-        if (taken[i] || p->is_metrics != e->is_metrics ||
-            (strcmp(p->asked, e->asked) && strcmp(p->real, e->asked)))
-            continue;
-        taken[i] = true;
-        return p;
+    *pool = (struct pool){.sets = {previous, inherited}};
+    for (int i = 0; i < 2; i++) {
+        size_t count = pool->sets[i] ? pool->sets[i]->count : 0;
+        pool->taken[i] = calloc(count + 1, sizeof(bool));
+        if (!pool->taken[i])
+            return -ENOMEM;
     }
+    return 0;
+}
+
+static void pool_fini(struct pool *pool)
+{
+    free(pool->taken[0]);
+    free(pool->taken[1]);
+}
+
+static bool is_of(const struct entry *e, const struct entry *p)
+{
+    return (p->is_any || p->is_metrics == e->is_metrics) &&
+           (!strcmp(p->asked, e->asked) || !strcmp(p->real, e->asked));
+}
+
+/* The same address in a set before, not taken by an earlier entry of this one (two entries may ask
+ * for port 0). */
+static const struct entry *find_previous(struct pool *pool, const struct entry *e)
+{
+    for (int s = 0; s < 2; s++)
+        for (size_t i = 0; pool->sets[s] && i < pool->sets[s]->count; i++) {
+            const struct entry *p = &pool->sets[s]->entries[i];
+            if (pool->taken[s][i] || !is_of(e, p))
+                continue;
+            pool->taken[s][i] = true;
+            return p;
+        }
     return NULL;
 }
 
-static bool has_port(const struct listeners *previous, uint16_t port)
+static bool has_port(const struct pool *pool, uint16_t port)
 {
-    for (size_t i = 0; previous && i < previous->count; i++)
-        if (!previous->entries[i].address.is_unix && previous->entries[i].address.port == port)
-            return true;
+    for (int s = 0; s < 2; s++)
+        for (size_t i = 0; pool->sets[s] && i < pool->sets[s]->count; i++) {
+            const struct address *a = &pool->sets[s]->entries[i].address;
+            if (!a->is_unix && a->port == port)
+                return true;
+        }
     return false;
 }
 
 static int share_previous(struct entry *e, const struct entry *p)
 {
     e->address = p->address;
+    e->is_single = p->is_single;
     for (size_t i = 0; i < p->count; i++) {
         int error = add_socket(e, p->sockets[i]);
         if (error)
@@ -216,19 +262,20 @@ static int share_previous(struct entry *e, const struct entry *p)
 }
 
 static int open_entry(struct entry *e, uint32_t workers, const struct privileges *owner,
-                      const struct listeners *previous, bool *taken)
+                      struct pool *pool)
 {
-    const struct entry *p = find_previous(previous, e, taken);
+    const struct entry *p = find_previous(pool, e);
     int error = 0;
+    e->is_single = e->is_metrics || e->address.is_unix;
     if (p)
         error = share_previous(e, p);
-    else if (!e->address.is_unix && e->address.port && !has_port(previous, e->address.port))
+    else if (!e->address.is_unix && e->address.port && !has_port(pool, e->address.port))
         error = probe_tcp(&e->address);
     if (error == -EAFNOSUPPORT && e->address.is_dual) {
         address_any_v4(e->address.port, &e->address);
         error = e->address.port ? probe_tcp(&e->address) : 0;
     }
-    size_t wanted = e->is_metrics || e->address.is_unix ? 1 : workers;
+    size_t wanted = e->is_single ? 1 : workers;
     while (!error && e->count < wanted) {
         error = open_socket(e, owner);
         if (!error && e->count == 1 && !e->address.is_unix)
@@ -289,18 +336,21 @@ static int add_entries(struct listeners *l, const struct options *opt, char *why
 }
 
 int listeners_open(const struct options *opt, uint32_t workers, const struct privileges *owner,
-                   const struct listeners *previous, struct listeners **out, char *why, size_t cap)
+                   const struct listeners *previous, const struct listeners *inherited,
+                   struct listeners **out, char *why, size_t cap)
 {
-    struct listeners *l = calloc(1, sizeof(*l));
-    bool *taken = calloc(previous ? previous->count + 1 : 1, sizeof(*taken));
-    int error = -ENOMEM;
+    struct listeners *l = listeners_new();
+    struct pool pool;
+    int error = pool_init(&pool, previous, inherited);
     snprintf(why, cap, "listen: no memory");
-    if (!l || !taken)
+    if (!l)
+        error = -ENOMEM;
+    if (error)
         goto out;
     error = add_entries(l, opt, why, cap);
     for (size_t i = 0; !error && i < l->count; i++) {
         struct entry *e = &l->entries[i];
-        error = open_entry(e, workers, owner, previous, taken);
+        error = open_entry(e, workers, owner, &pool);
         if (error)
             snprintf(why, cap, "%s: %s: %s", e->is_metrics ? "metrics-listen" : "listen", e->asked,
                      open_error_text(error));
@@ -311,7 +361,7 @@ int listeners_open(const struct options *opt, uint32_t workers, const struct pri
     }
 out:
     listeners_free(l);
-    free(taken);
+    pool_fini(&pool);
     return error;
 }
 
@@ -321,9 +371,8 @@ size_t listeners_of_worker(const struct listeners *l, uint32_t place, uint32_t w
     size_t n = 0;
     for (size_t i = 0; i < l->count; i++) {
         const struct entry *e = &l->entries[i];
-        bool is_one = e->is_metrics || e->address.is_unix;
         for (size_t j = 0; j < e->count; j++) {
-            if (!is_one && j % workers != place)
+            if (!e->is_single && j % workers != place)
                 continue;
             if (n < cap)
                 out[n] = (struct worker_listener){.fd = e->sockets[j]->fd,
@@ -344,4 +393,135 @@ const char *listeners_address(const struct listeners *l, size_t index, bool *is_
     if (is_metrics)
         *is_metrics = l->entries[index].is_metrics;
     return l->entries[index].real;
+}
+
+/* ---- sockets from outside ---- */
+
+struct listeners *listeners_new(void)
+{
+    return calloc(1, sizeof(struct listeners));
+}
+
+/* The entry that sockets with the record's number belong to: the last one, or a new one. */
+static struct entry *entry_of_record(struct listeners *l, const struct listener_record *r)
+{
+    if (l->count && r->entry + 1 == l->count)
+        return &l->entries[l->count - 1];
+    struct entry *more = realloc(l->entries, (l->count + 1) * sizeof(*more));
+    const char *reason;
+    if (!more)
+        return NULL;
+    l->entries = more;
+    struct entry *e = &more[l->count];
+    *e = (struct entry){.is_metrics = r->is_metrics, .is_any = r->is_any,
+                        .is_single = r->is_single};
+    memcpy(e->asked, r->asked, sizeof(e->asked));
+    memcpy(e->real, r->real, sizeof(e->real));
+    if (address_parse(e->real, &e->address, &reason))
+        return NULL;
+    l->count++;
+    return e;
+}
+
+static bool is_record(const struct listener_record *r)
+{
+    return memchr(r->asked, 0, sizeof(r->asked)) && memchr(r->real, 0, sizeof(r->real));
+}
+
+int listeners_add(struct listeners *l, int fd, const struct listener_record *record)
+{
+    struct entry *e = is_record(record) ? entry_of_record(l, record) : NULL;
+    struct listener_socket *s = e ? calloc(1, sizeof(*s)) : NULL;
+    if (!s)
+        return e ? -ENOMEM : -EINVAL;
+    *s = (struct listener_socket){.refs = 1, .fd = fd, .is_borrowed = record->is_borrowed};
+    s->file = (struct unixsock_file){record->file_dev, record->file_ino};
+    if (e->address.is_unix)
+        memcpy(s->path, e->address.path, sizeof(s->path));
+    int error = add_socket(e, s);
+    if (error)
+        free(s);
+    return error;
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t len = sizeof(value);
+    return getsockopt(fd, level, name, &value, &len) < 0 ? -errno : value;
+}
+
+int listeners_describe(int fd, struct listener_record *out)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof(bound);
+    struct address a;
+    if (option_of(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM ||
+        option_of(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1)
+        return -EINVAL;
+    if (getsockname(fd, (struct sockaddr *)&bound, &len) < 0)
+        return -errno;
+    int error = address_from_sockaddr((struct sockaddr *)&bound, len, &a);
+    if (error)
+        return error;
+    a.is_dual = bound.ss_family == AF_INET6 && option_of(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0 &&
+                IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)&bound)->sin6_addr);
+    *out = (struct listener_record){.is_any = true, .is_single = true, .is_borrowed = true};
+    address_format(&a, out->asked);
+    memcpy(out->real, out->asked, sizeof(out->real));
+    return 0;
+}
+
+/* The socket with that index, and its entry's number. */
+static struct listener_socket *socket_at(const struct listeners *l, size_t index, size_t *entry)
+{
+    for (size_t i = 0; i < l->count; index -= l->entries[i++].count)
+        if (index < l->entries[i].count) {
+            *entry = i;
+            return l->entries[i].sockets[index];
+        }
+    return NULL;
+}
+
+int listeners_record(const struct listeners *l, size_t index, struct listener_record *out)
+{
+    size_t i;
+    const struct listener_socket *s = socket_at(l, index, &i);
+    if (!s)
+        return -1;
+    const struct entry *e = &l->entries[i];
+    *out = (struct listener_record){.file_dev = s->file.dev, .file_ino = s->file.ino,
+                                    .entry = (uint32_t)i, .is_metrics = e->is_metrics,
+                                    .is_any = e->is_any, .is_single = e->is_single,
+                                    .is_borrowed = s->is_borrowed};
+    memcpy(out->asked, e->asked, sizeof(out->asked));
+    memcpy(out->real, e->real, sizeof(out->real));
+    return s->fd;
+}
+
+bool listeners_is_used(const struct listeners *l, size_t index)
+{
+    size_t i;
+    const struct listener_socket *s = socket_at(l, index, &i);
+    return s && s->refs > 1;
+}
+
+void listeners_set_shared(struct listeners *l, bool is_shared)
+{
+    for (size_t i = 0; i < l->count; i++)
+        for (size_t j = 0; j < l->entries[i].count; j++)
+            l->entries[i].sockets[j]->is_shared = is_shared;
+}
+
+void listeners_keep_borrowed(struct listeners *l)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        struct entry *e = &l->entries[i];
+        if (e->count && e->sockets[0]->is_borrowed)
+            l->entries[kept++] = *e;
+        else
+            free_entry(e);
+    }
+    l->count = kept;
 }

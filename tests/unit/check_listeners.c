@@ -46,7 +46,7 @@ static int open_set(const char *first, const char *second, const char *metrics, 
                     const struct listeners *previous, struct listeners **out)
 {
     struct options *o = options_of(first, second, metrics);
-    int error = listeners_open(o, workers, NULL, previous, out, why, sizeof(why));
+    int error = listeners_open(o, workers, NULL, previous, NULL, out, why, sizeof(why));
     text_list_free(&o->listen);
     free(o->metrics_listen);
     free(o);
