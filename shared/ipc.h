@@ -1,6 +1,7 @@
 /*
  * ipc.h - framed messages between the master and a worker: SOCK_SEQPACKET pair, types from
- * control.def, descriptors by SCM_RIGHTS.
+ * control.def, descriptors by SCM_RIGHTS. Two masters talk in the same form, with types of their own
+ * (src/upgrade.def): what a type means is for the receiver to judge; 0 is none.
  *
  * Both ends are this program: a message that cannot be read is a bug or a dying peer, and ends the
  * link. unix(7).
@@ -34,7 +35,7 @@ struct control_drain {
 };
 
 struct ipc_message {
-    uint32_t type; /* enum control_type */
+    uint32_t type; /* enum control_type, on links between master and worker */
     uint32_t body_len;
     unsigned char body[IPC_BODY_MAX_BYTES];
     uint32_t fd_count;
@@ -47,9 +48,9 @@ int ipc_pair(int fds[2]);
 int ipc_stream_pair(int fds[2]);
 /* 0; -EAGAIN when the peer's queue is full; other negative errno: the link is gone. fd is not
  * closed. */
-int ipc_send(int socket, enum control_type type, const void *body, size_t body_len, int fd);
+int ipc_send(int socket, uint32_t type, const void *body, size_t body_len, int fd);
 /* The same with up to IPC_FDS_MAX descriptors. */
-int ipc_send_fds(int socket, enum control_type type, const void *body, size_t body_len,
+int ipc_send_fds(int socket, uint32_t type, const void *body, size_t body_len,
                  const int *fds, size_t count);
 /* 1: one message; 0: nothing now; -EPIPE: the peer closed; -EBADMSG and others: end the link. */
 int ipc_recv(int socket, struct ipc_message *out);

@@ -39,16 +39,22 @@ static struct trace_ring *ring_of(const struct trace *t, uint32_t slot)
     return (struct trace_ring *)(void *)((char *)t->segment + slot * ring_bytes(t->size));
 }
 
+uint32_t trace_rounded(uint32_t size)
+{
+    uint32_t rounded = size ? 1 : 0;
+    while (rounded < size)
+        rounded *= 2;
+    return rounded;
+}
+
 int trace_create(struct trace *t, uint32_t slots, uint32_t size)
 {
-    uint32_t rounded = 1;
     *t = (struct trace){.slots = slots};
     if (!size)
         return 0;
     if (size > TRACE_MAX_RECORDS || !slots)
         return -EINVAL;
-    while (rounded < size)
-        rounded *= 2;
+    uint32_t rounded = trace_rounded(size);
     size_t bytes = slots * ring_bytes(rounded);
     /* Most slots never have a worker: their pages are neither touched nor reserved. */
     void *at;

@@ -68,6 +68,8 @@ int trace_create(struct trace *t, uint32_t slots, uint32_t size);
 /* Maps the segment of another master (fd given on success) with the same trace_layout. 0, -EPROTO
  * or another negative errno. */
 int trace_adopt(struct trace *t, uint32_t slots, uint32_t size, int fd);
+/* The size a trace of that size really has. */
+uint32_t trace_rounded(uint32_t size);
 /* What must be equal where a segment is shared, as a hash. */
 uint64_t trace_layout(void);
 void trace_destroy(struct trace *t); /* accepts one that was never made */

@@ -2,13 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "shared/options.h"
+#include "shared/text.h"
+#include "src/inherit.h"
 #include "src/master.h"
+#include "src/upgrade.h"
 
 extern char **environ;
 
@@ -51,8 +55,10 @@ static void print_help(void)
 
 static void on_report(void *data, bool is_error, const char *line)
 {
-    (void)data;
+    struct text_buf *errors = data; /* NULL: nobody asks for them */
     fprintf(stderr, "belfryd: %s%s\n", is_error ? "" : "warning: ", line);
+    if (errors && is_error)
+        text_addf(errors, "%s%s", errors->len ? "\n" : "", line);
 }
 
 /* The master reads its arguments again on HUP, when those of the process have been scrubbed. */
@@ -123,16 +129,25 @@ int main(int argc, char **argv)
         fputs("belfryd: no memory\n", stderr);
         return MASTER_EXIT_RUNTIME;
     }
-    struct master_arguments arguments = {argc, copy, environ};
+    char program[PATH_MAX] = "";
+    struct text_buf errors = {0};
+    int link = inherit_find_link();
+    upgrade_program(argv[0], program, sizeof(program)); /* "" will not be executed */
+    struct master_arguments arguments = {argc, copy, environ, program, link < 0 ? -1 : link};
     int code = MASTER_EXIT_USAGE;
-    if (!options_load(argc, argv, environ, false, &command, on_report, NULL, &opt)) {
+    if (link == -EINVAL) {
+        fputs("belfryd: " UPGRADE_ENVIRONMENT " is set, and names no master to replace\n", stderr);
+    } else if (!options_load(argc, argv, environ, false, &command, on_report, &errors, &opt)) {
         options_scrub_argv(argc, argv);
         code = run(&arguments, &command, opt);
     } else if (asks_for_test(argc, argv)) {
         code = EXIT_FAILURE;
     } else {
         fputs("belfryd: not started; see belfryd --help and belfry.conf(5)\n", stderr);
+        if (link >= 0)
+            inherit_tell_failure(link, errors.data ? errors.data : "wrong configuration");
     }
+    text_buf_free(&errors);
     options_command_free(&command);
     free_arguments(copy);
     return code;

@@ -41,6 +41,7 @@ struct control {
     void *data;
     char *path;
     struct unixsock_file file;
+    bool is_ours; /* to remove the file in the end */
     struct ev_io io;
     struct ev_timer pause;
     uint64_t opened; /* clients so far */
@@ -322,29 +323,75 @@ static void make_parent(const char *path)
 int control_open(struct ev_loop *loop, const char *path, bool make_directory,
                  const struct control_handlers *handlers, void *data, struct control **out)
 {
-    struct control *control = calloc(1, sizeof(*control));
-    if (!control)
-        return -ENOMEM;
-    control->path = strdup(path);
+    struct unixsock_file file;
     if (make_directory)
         make_parent(path);
-    int fd = control->path ? unixsock_listen(path, 0600, (uid_t)-1, (gid_t)-1, BACKLOG,
-                                             &control->file)
-                           : -ENOMEM;
-    if (fd < 0) {
-        free(control->path);
-        free(control);
+    int fd = unixsock_listen(path, 0600, (uid_t)-1, (gid_t)-1, BACKLOG, &file);
+    if (fd < 0)
         return fd;
+    int error = control_adopt(loop, path, fd, &file, handlers, data, out);
+    if (!error) {
+        control_begin(*out);
+        return 0;
     }
+    unixsock_remove(path, &file);
+    close(fd);
+    return error;
+}
+
+int control_adopt(struct ev_loop *loop, const char *path, int fd, const struct unixsock_file *file,
+                  const struct control_handlers *handlers, void *data, struct control **out)
+{
+    struct control *control = calloc(1, sizeof(*control));
+    if (!control || !(control->path = strdup(path))) {
+        free(control);
+        return -ENOMEM;
+    }
+    control->file = *file;
     control->loop = loop;
     control->handlers = *handlers;
     control->data = data;
     ev_io_init(&control->io, on_accept, fd, EV_READ);
     ev_timer_init(&control->pause, on_pause_end, 0.0, 0.0);
     control->io.data = control->pause.data = control;
-    ev_io_start(loop, &control->io);
     *out = control;
     return 0;
+}
+
+void control_begin(struct control *c)
+{
+    if (!c)
+        return;
+    c->is_ours = true;
+    ev_io_start(c->loop, &c->io);
+}
+
+/* The clients stay. */
+static void stop_listening(struct control *c)
+{
+    ev_timer_stop(c->loop, &c->pause);
+    ev_io_stop(c->loop, &c->io);
+    if (c->io.fd >= 0)
+        close(c->io.fd);
+    ev_io_set(&c->io, -1, EV_READ);
+    if (c->is_ours)
+        unixsock_remove(c->path, &c->file);
+    c->is_ours = false;
+}
+
+void control_leave(struct control *c, bool is_taken)
+{
+    if (!c)
+        return;
+    c->is_ours = c->is_ours && !is_taken;
+    stop_listening(c);
+}
+
+int control_socket(const struct control *c, const char **path, struct unixsock_file *file)
+{
+    *path = c->path;
+    *file = c->file;
+    return c->io.fd;
 }
 
 void control_reload_done(struct control *c, bool ok, const char *message)
@@ -371,10 +418,7 @@ void control_free(struct control *c)
         return;
     for (size_t i = 0; i < CONTROL_CLIENTS; i++)
         close_client(&c->clients[i]);
-    ev_timer_stop(c->loop, &c->pause);
-    ev_io_stop(c->loop, &c->io);
-    close(c->io.fd);
-    unixsock_remove(c->path, &c->file);
+    stop_listening(c);
     free(c->path);
     free(c);
 }

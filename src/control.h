@@ -51,6 +51,7 @@
 
 #include "shared/inquiry.h"
 #include "shared/text.h"
+#include "src/unixsock.h"
 
 #define CONTROL_CLIENTS 16
 #define CONTROL_REQUEST_BYTES 4096
@@ -78,6 +79,17 @@ struct control_handlers {
  */
 int control_open(struct ev_loop *loop, const char *path, bool make_directory,
                  const struct control_handlers *handlers, void *data, struct control **out);
+/* The listening socket of another master (fd given on success), which serves it until control_begin.
+ * 0 and *out, or -ENOMEM. */
+int control_adopt(struct ev_loop *loop, const char *path, int fd, const struct unixsock_file *file,
+                  const struct control_handlers *handlers, void *data, struct control **out);
+/* Accepts from now on; control_open does so by itself. Accepts NULL. */
+void control_begin(struct control *c);
+/* Accepts no more; who is there is answered. is_taken: another master has the socket. Accepts
+ * NULL. */
+void control_leave(struct control *c, bool is_taken);
+/* The listening socket, borrowed, and what its file is. */
+int control_socket(const struct control *c, const char **path, struct unixsock_file *file);
 /* Answers everybody who waits for a reload. message: the reason when not ok. */
 void control_reload_done(struct control *c, bool ok, const char *message); /* accepts NULL */
 /* Answers the question with this ticket, if who asked is still there. Accepts NULL. */

@@ -40,7 +40,7 @@ struct generation_source {
     char **environment;
     struct dev *dev; /* NULL without --dev */
     const char *embedded_socket; /* of the private Redis; NULL when none was started */
-    const struct listeners *inherited; /* sockets from outside; NULL: none */
+    struct listeners *inherited; /* sockets from outside; NULL: none */
     options_report_fn *report;
     void *report_data;
 };

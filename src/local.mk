@@ -13,6 +13,8 @@ belfryd_LDFLAGS = $(AM_LDFLAGS) $(PIE_LDFLAGS)
 belfryd_LDADD = $(master_libs)
 
 src_libmaster_la_SOURCES = \
+    src/activation.c \
+    src/activation.h \
     src/control.c \
     src/control.h \
     src/demo_page.c \
@@ -24,6 +26,8 @@ src_libmaster_la_SOURCES = \
     src/explain.h \
     src/generation.c \
     src/generation.h \
+    src/inherit.c \
+    src/inherit.h \
     src/listeners.c \
     src/listeners.h \
     src/master.c \
@@ -48,7 +52,12 @@ src_libmaster_la_SOURCES = \
     src/supervisor.c \
     src/supervisor.h \
     src/unixsock.c \
-    src/unixsock.h
+    src/unixsock.h \
+    src/upgrade.c \
+    src/upgrade.def \
+    src/upgrade.h \
+    src/upgrade_link.c \
+    src/upgrade_link.h
 
 src_libmaster_la_LIBTOOLFLAGS = --tag=disable-shared
 src_libmaster_la_LIBADD = $(EV_LIBS) $(LIBSYSTEMD_LIBS)

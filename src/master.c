@@ -13,6 +13,7 @@
 
 #include "shared/clock.h"
 #include "shared/log.h"
+#include "src/activation.h"
 #include "src/master_priv.h"
 #include "src/notify.h"
 
@@ -32,7 +33,8 @@ const char *master_state_name(enum instance_state state)
 static void set_state(struct master *m, enum instance_state state)
 {
     m->state = state;
-    __atomic_store_n(&m->counters.head->state, (uint32_t)state, __ATOMIC_RELAXED);
+    if (m->is_head_ours)
+        __atomic_store_n(&m->counters.head->state, (uint32_t)state, __ATOMIC_RELAXED);
 }
 
 int master_open_log(const struct options *opt)
@@ -50,6 +52,11 @@ static void say_at_start(const struct master *m, const char *text)
         fprintf(stderr, "belfryd: %s\n", text);
 }
 
+static void add_report(struct master *m, const char *line)
+{
+    text_addf(&m->report, "%s%s", m->report.len ? "\n" : "", line);
+}
+
 static void on_report(void *data, bool is_error, const char *line)
 {
     struct master *m = data;
@@ -59,7 +66,7 @@ static void on_report(void *data, bool is_error, const char *line)
     }
     log_error("config-error", "text", line);
     say_at_start(m, line);
-    text_addf(&m->report, "%s%s", m->report.len ? "\n" : "", line);
+    add_report(m, line);
 }
 
 static __attribute__((format(printf, 3, 4))) int fail_start(struct master *m, int exit_code,
@@ -72,6 +79,7 @@ static __attribute__((format(printf, 3, 4))) int fail_start(struct master *m, in
     va_end(args);
     log_error("start-failed", "reason", text);
     say_at_start(m, text);
+    add_report(m, text);
     m->exit_code = exit_code;
     return -EINVAL;
 }
@@ -84,6 +92,8 @@ static void on_shut(struct ev_loop *loop, struct ev_timer *timer, int events)
     (void)loop;
     (void)events;
     reload_shut(m);
+    if (m->source.inherited && m->is_head_ours)
+        listeners_keep_borrowed(m->source.inherited);
     /* Whoever connects now is to be refused at once, not to wait in a queue that nobody empties. */
     if (m->state >= INSTANCE_DRAINING)
         listeners_shut_clients(m->current->listeners);
@@ -96,9 +106,10 @@ void master_shut_later(struct master *m)
     ev_timer_start(m->loop, &m->shut_timer);
 }
 
-static void finish_if_empty(struct master *m)
+void master_finish_if_empty(struct master *m)
 {
-    if (m->state >= INSTANCE_DRAINING && supervisor_is_empty(m->supervisor))
+    if (m->state >= INSTANCE_DRAINING && supervisor_is_empty(m->supervisor) &&
+        !upgrade_is_under_way(m))
         ev_break(m->loop, EVBREAK_ALL);
 }
 
@@ -108,11 +119,13 @@ static void stop(struct master *m, const char *cause)
         return;
     set_state(m, INSTANCE_STOPPING);
     reload_cancel(m);
+    upgrade_cancel(m);
     log_notice("stopping", "cause", cause);
-    notify_stopping("stopping");
+    if (m->is_head_ours)
+        notify_stopping("stopping");
     supervisor_stop_all(m->supervisor);
     master_shut_later(m);
-    finish_if_empty(m);
+    master_finish_if_empty(m);
 }
 
 static void drain(struct master *m, const char *cause)
@@ -123,13 +136,16 @@ static void drain(struct master *m, const char *cause)
         return;
     set_state(m, INSTANCE_DRAINING);
     reload_cancel(m);
+    upgrade_cancel(m);
     int64_t over_ms = m->current->opt->drain_time;
     log_notice("draining", "cause", cause, "over_ms", LOG_INT(over_ms));
     notify_stopping("draining");
     supervisor_drain_all(m->supervisor, over_ms);
     master_shut_later(m);
-    finish_if_empty(m);
+    master_finish_if_empty(m);
 }
+
+static void hang_up(struct master *m);
 
 /* ---- the beginning ---- */
 
@@ -141,17 +157,43 @@ static void log_addresses(const struct generation *g)
         log_notice("listening", "address", address, "serves", is_metrics ? "metrics" : "clients");
 }
 
-static void on_all_ready(struct master *m)
+static void claim_head(struct master *m)
 {
-    const char *pid_file = m->current->opt->pid_file;
+    struct counters_head *head = m->counters.head;
+    m->is_head_ours = true;
+    head->generation = m->current->number;
+    head->workers = m->current->workers;
+    snprintf(head->version, sizeof(head->version), "%s", PACKAGE_VERSION);
+}
+
+/* False: this instance cannot begin. One that takes over from another must. */
+static bool write_pidfile(struct master *m)
+{
+    const char *path = m->current->opt->pid_file;
     pid_t holder;
-    int error = *pid_file ? pidfile_write(&m->pidfile, pid_file, &holder) : 0;
-    if (error) {
-        fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", pid_file, log_errno(error));
+    int error = *path ? pidfile_write(&m->pidfile, path, &holder) : 0;
+    if (error && m->is_upgraded) {
+        log_error("pid-file-not-written", "path", path, "error", log_errno(error));
+    } else if (error) {
+        fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", path, log_errno(error));
         stop(m, "start failed");
-        return;
+        return false;
     }
+    return true;
+}
+
+void master_begin(struct master *m)
+{
+    if (!write_pidfile(m))
+        return;
+    claim_head(m);
     set_state(m, INSTANCE_RUNNING);
+    control_begin(m->control);
+    if (m->source.inherited) {
+        listeners_set_shared(m->source.inherited, false);
+        activation_warn_unused(m->source.inherited);
+        master_shut_later(m); /* what the master before had and nobody names any more */
+    }
     m->is_starting = false;
     log_notice("ready", "workers", LOG_INT(m->current->workers), "pid", LOG_INT(getpid()),
                "version", PACKAGE_VERSION, "instance", m->instance_id, "after_ms",
@@ -159,6 +201,22 @@ static void on_all_ready(struct master *m)
     notify_ready("serving");
     if (m->dev)
         dev_announce(m->dev, stdout);
+    if (m->reload_again)
+        hang_up(m);
+}
+
+static void on_all_ready(struct master *m)
+{
+    if (inherit_is_active(m))
+        inherit_ready(m);
+    else
+        master_begin(m);
+}
+
+void master_fail_upgrade(struct master *m, const char *reason)
+{
+    fail_start(m, MASTER_EXIT_RUNTIME, "%s", reason);
+    stop(m, "upgrade failed");
 }
 
 static void on_ready(void *data, uint32_t generation)
@@ -189,7 +247,8 @@ static void on_gone(void *data)
 {
     struct master *m = data;
     reload_reap(m);
-    finish_if_empty(m);
+    upgrade_on_gone(m);
+    master_finish_if_empty(m);
 }
 
 static void leave_loop(void *data)
@@ -230,9 +289,20 @@ static void hang_up(struct master *m)
         stop(m, "the terminal is gone");
         return;
     }
-    m->reload_again = m->next != NULL;
+    m->reload_again = m->next != NULL || upgrade_is_under_way(m);
     if (!m->reload_again)
         reload_begin(m, why, sizeof(why));
+    else
+        log_info("reload-queued", "until", m->next ? "this reload is done" : "the upgrade is");
+}
+
+static void upgrade(struct master *m)
+{
+    m->upgrade_again = m->next != NULL;
+    if (!m->upgrade_again)
+        upgrade_begin(m);
+    else
+        log_info("upgrade-queued", "until", "the reload is done");
 }
 
 static void reopen_log(struct master *m)
@@ -266,8 +336,7 @@ static void on_signal(struct ev_loop *loop, struct ev_signal *watcher, int event
         reopen_log(m);
         break;
     case SIGUSR2:
-        log_warning("upgrade-refused", "reason",
-                    "this version cannot hand over to a new binary; use HUP, or restart");
+        upgrade(m);
         break;
     }
 }
@@ -348,7 +417,7 @@ static uint32_t users_capacity(const struct generation *g)
     return n < USERS_MIN ? USERS_MIN : n > USERS_MAX ? USERS_MAX : (uint32_t)n;
 }
 
-static int make_shared(struct master *m)
+static int make_segments(struct master *m)
 {
     const struct generation *g = m->current;
     uint32_t slots = g->workers * SLOTS_PER_WORKER;
@@ -364,13 +433,18 @@ static int make_shared(struct master *m)
     if (error)
         return fail_start(m, MASTER_EXIT_RUNTIME, "shared memory: %s", log_errno(error));
     struct counters_head *head = m->counters.head;
-    head->generation = g->number;
-    head->workers = g->workers;
     head->started_at_ms = (uint64_t)m->started_wall_ms;
+    head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
     snprintf(head->instance_id, sizeof(head->instance_id), "%s", m->instance_id);
-    snprintf(head->version, sizeof(head->version), "%s", PACKAGE_VERSION);
+    claim_head(m);
     set_state(m, INSTANCE_STARTING);
+    inherit_take_totals(m);
     return 0;
+}
+
+static int make_shared(struct master *m)
+{
+    return inherit_map(m) ? 0 : make_segments(m);
 }
 
 static int make_scratch(struct master *m, const struct options *opt)
@@ -425,7 +499,7 @@ static int open_control(struct master *m)
     static const struct control_handlers handlers = {handle_status, handle_reload, handle_stop,
                                                      handle_drain, handle_question};
     const struct options *opt = m->current->opt;
-    if (!*opt->control_socket)
+    if (!*opt->control_socket || inherit_control(m, opt->control_socket, &handlers))
         return 0;
     enum option_source source = opt->source[OPT_control_socket];
     bool is_given = m->dev || (source != SOURCE_DEFAULT && source != SOURCE_PROFILE);
@@ -445,7 +519,7 @@ static int open_control(struct master *m)
 static int check_pidfile(struct master *m, const struct options *opt)
 {
     pid_t holder;
-    int error = *opt->pid_file ? pidfile_check(opt->pid_file, &holder) : 0;
+    int error = *opt->pid_file && !m->is_upgraded ? pidfile_check(opt->pid_file, &holder) : 0;
     if (error == -EWOULDBLOCK)
         return fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: belfryd runs already, pid %ld",
                           opt->pid_file, (long)holder);
@@ -453,6 +527,17 @@ static int check_pidfile(struct master *m, const struct options *opt)
         return fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", opt->pid_file,
                           log_errno(error));
     return 0;
+}
+
+/* What another process has opened for this one. */
+static int take_outside(struct master *m, char *why, size_t cap)
+{
+    int error = activation_take(&m->source.inherited);
+    if (error)
+        snprintf(why, cap, "LISTEN_FDS: %s", log_errno(error));
+    else if (m->is_upgraded)
+        error = inherit_receive(m, m->inherit.link.fd, why, cap);
+    return error;
 }
 
 /* Log, user, temporary directory, and then the first generation. opt: given. */
@@ -469,6 +554,12 @@ static int set_up_generation(struct master *m, struct options *opt)
     m->is_log_stderr = !strcmp(opt->log_target, "stderr");
     start_signals(m); /* from here on there is something to clean up; they are heard in the loop */
     raise_descriptors();
+    error = take_outside(m, why, sizeof(why));
+    if (error) {
+        fail_start(m, MASTER_EXIT_RUNTIME, "%s", why);
+        options_free(opt);
+        return error;
+    }
     error = privileges_find(opt->user, opt->group, &m->privileges, why, sizeof(why));
     if (error)
         fail_start(m, MASTER_EXIT_USAGE, "%s", why);
@@ -485,7 +576,7 @@ static int set_up_generation(struct master *m, struct options *opt)
     if (error)
         return error;
     m->exit_code = MASTER_EXIT_OK;
-    m->current->number = 1;
+    m->current->number = m->inherit.start.generation + 1;
     return 0;
 }
 
@@ -530,6 +621,7 @@ static int set_up(struct master *m, struct options *opt)
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
     if (!m->supervisor || make_answerers(m))
         return fail_start(m, MASTER_EXIT_RUNTIME, "no memory");
+    inherit_watch(m);
     error = open_control(m);
     if (error)
         return error;
@@ -543,6 +635,8 @@ static int set_up(struct master *m, struct options *opt)
 
 static void tear_down(struct master *m)
 {
+    upgrade_fini(m);
+    inherit_fini(m);
     control_free(m->control);
     ev_timer_stop(m->loop, &m->shut_timer);
     reload_fini(m);
@@ -551,6 +645,7 @@ static void tear_down(struct master *m)
     supervisor_free(m->supervisor);
     embedded_free(m->embedded);
     generation_free(m->current);
+    listeners_free(m->source.inherited);
     dev_free(m->dev);
     scratch_remove(m->scratch);
     pidfile_remove(&m->pidfile);
@@ -586,6 +681,11 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     ev_timer_init(&m->shut_timer, on_shut, 0.0, 0.0);
     m->shut_timer.data = m;
     reload_init(m);
+    upgrade_init(m);
+    inherit_init(m);
+    m->program = arguments->program;
+    m->is_upgraded = arguments->upgrade_link >= 0;
+    m->inherit.link.fd = arguments->upgrade_link;
     m->source = (struct generation_source){.argc = arguments->argc,
                                            .argv = arguments->argv,
                                            .environment = arguments->environment,
@@ -594,6 +694,7 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     /* A start that failed may be over before the loop runs. */
     if (!set_up(m, opt) && (m->state < INSTANCE_DRAINING || !supervisor_is_empty(m->supervisor)))
         ev_run(loop, 0);
+    inherit_fail(m, m->report.len ? m->report.data : "it was told to stop");
     tear_down(m);
     int exit_code = m->exit_code;
     log_notice("stopped", "exit", LOG_INT(exit_code));

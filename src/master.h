@@ -15,11 +15,13 @@
 #define MASTER_EXIT_USAGE 2   /* usage or configuration */
 
 /* Where the options came from, to read them again on SIGHUP: argv as it was before scrubbing.
- * Borrowed. */
+ * upgrade_link: given; the rest borrowed. */
 struct master_arguments {
     int argc;
     char **argv;
     char **environment;
+    const char *program; /* path of this binary, for SIGUSR2 */
+    int upgrade_link;    /* to the master that this one replaces (inherit.h); -1: none */
 };
 
 /* Runs an instance in the foreground until it is told to stop. opt: given. Returns the exit

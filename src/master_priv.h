@@ -1,6 +1,6 @@
 /*
  * master_priv.h - the master's one object, shared by its files: master.c (start, signals, end),
- * reload.c (HUP), status.c (JSON).
+ * reload.c (HUP), upgrade.c and inherit.c (USR2, both sides), status.c (JSON).
  */
 #ifndef BELFRY_SRC_MASTER_PRIV_H
 #define BELFRY_SRC_MASTER_PRIV_H
@@ -19,11 +19,13 @@
 #include "src/embedded.h"
 #include "src/explain.h"
 #include "src/generation.h"
+#include "src/inherit.h"
 #include "src/pidfile.h"
 #include "src/privileges.h"
 #include "src/rates.h"
 #include "src/scratch.h"
 #include "src/supervisor.h"
+#include "src/upgrade.h"
 
 #define MASTER_SIGNALS 6
 #define MASTER_RELOAD_S 45.0 /* a reload that has not ended by then is given up */
@@ -51,8 +53,13 @@ struct master {
     struct usertable *addresses;
     char instance_id[UUID7_TEXT_BYTES];
     enum instance_state state;
+    bool is_head_ours; /* this master says what the shared memory's head says of the instance */
+    const char *program; /* path of the binary */
+    struct upgrade upgrade;
+    struct inherit inherit;
     int exit_code;
     bool had_terminal;
+    bool is_upgraded;    /* started by another master, to replace it */
     bool is_starting;    /* errors go to standard error, too, unless the log goes there anyway */
     bool is_log_stderr;
     int64_t started_mono_ms;
@@ -60,11 +67,12 @@ struct master {
     struct ev_signal signals[MASTER_SIGNALS];
     struct ev_timer shut_timer; /* of sockets that nobody is to serve any more */
 
-    struct text_buf report;        /* what generation_load complained about, lines */
+    struct text_buf report;        /* errors of the start or the reload, lines */
     struct ev_timer reload_timer;  /* end of the time a reload may take; at once when it failed */
     const char *reload_failure;    /* inside reload_reason; NULL: out of time */
     char reload_reason[512];
-    bool reload_again;             /* HUP came during a reload */
+    bool reload_again;             /* HUP came during a reload or an upgrade */
+    bool upgrade_again;            /* USR2 came during a reload */
     struct text_buf last_message;  /* of the last reload */
     int64_t last_reload_ms;        /* wall clock; 0: none yet */
     bool last_reload_ok;
@@ -77,6 +85,9 @@ void reload_on_ready(struct master *m, uint32_t generation);
 void reload_on_start_failed(struct master *m, const char *reason);
 /* The instance is about to end. */
 void reload_cancel(struct master *m);
+/* Notes and tells how a reload or an upgrade ended, and begins what waited for that. failed: what to
+ * say before the message in systemd's status; NULL: nothing failed. */
+void reload_told(struct master *m, const char *failed, const char *message);
 /* Closes the sockets of retired generations, as far as no other generation shares them. */
 void reload_shut(struct master *m);
 /* Frees generations without workers. */
@@ -90,6 +101,12 @@ void status_write(const struct master *m, struct text_buf *out);
 /* master.c: calls reload_shut and, when the instance ends, closes all sockets for clients, once the
  * workers had the time to hear that they shall not accept. */
 void master_shut_later(struct master *m);
+/* This master is the instance from now on. */
+void master_begin(struct master *m);
+/* An upgrade to this master failed: it ends. */
+void master_fail_upgrade(struct master *m, const char *reason);
+/* Leaves the loop when the instance is ending and nothing is left to wait for. */
+void master_finish_if_empty(struct master *m);
 /* Takes log-target, log-level and log-format of the snapshot. 0 or negative errno. */
 int master_open_log(const struct options *opt);
 const char *master_state_name(enum instance_state state);

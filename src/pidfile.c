@@ -85,6 +85,12 @@ out:
     return error;
 }
 
+void pidfile_release(struct pidfile *p)
+{
+    if (p->fd >= 0)
+        flock(p->fd, LOCK_UN);
+}
+
 void pidfile_remove(struct pidfile *p)
 {
     struct stat ours, there;

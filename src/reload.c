@@ -55,16 +55,17 @@ void reload_reap(struct master *m)
 
 /* ---- the end of a reload ---- */
 
-static void end_reload(struct master *m, bool ok, const char *message)
+void reload_told(struct master *m, const char *failed, const char *message)
 {
+    bool ok = !failed;
     char status[300];
-    ev_timer_stop(m->loop, &m->reload_timer);
     m->last_reload_ms = clock_wall_ms();
     m->last_reload_ok = ok;
     text_buf_reset(&m->last_message);
     text_adds(&m->last_message, message);
-    m->counters.head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
-    snprintf(status, sizeof(status), "%s%.250s", ok ? "" : "reload refused: ", message);
+    if (m->is_head_ours)
+        m->counters.head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
+    snprintf(status, sizeof(status), "%s%.250s", ok ? "" : failed, message);
     for (char *p = status; *p; p++)
         if (*p == '\n')
             *p = ' ';
@@ -75,7 +76,16 @@ static void end_reload(struct master *m, bool ok, const char *message)
         char why[16];
         m->reload_again = false;
         reload_begin(m, why, sizeof(why));
+    } else if (m->upgrade_again) {
+        m->upgrade_again = false;
+        upgrade_begin(m);
     }
+}
+
+static void end_reload(struct master *m, bool ok, const char *message)
+{
+    ev_timer_stop(m->loop, &m->reload_timer);
+    reload_told(m, ok ? NULL : "reload refused: ", message);
 }
 
 /* Takes back what was begun; message may hold several lines. */
@@ -171,7 +181,7 @@ void reload_on_start_failed(struct master *m, const char *reason)
 
 void reload_cancel(struct master *m)
 {
-    m->reload_again = false;
+    m->reload_again = m->upgrade_again = false;
     if (m->next)
         refuse(m, "the instance stops");
 }
@@ -224,12 +234,15 @@ static int prepare(struct master *m, struct generation **out)
 int reload_begin(struct master *m, char *why, size_t cap)
 {
     if (m->state != INSTANCE_RUNNING) {
-        snprintf(why, cap, "the instance is %s", master_state_name(m->state));
+        if (upgrade_has_left(m))
+            snprintf(why, cap, "a new binary has taken over, pid %ld", (long)m->upgrade.pid);
+        else
+            snprintf(why, cap, "the instance is %s", master_state_name(m->state));
         log_warning("reload-refused", "reason", why);
         return -ECANCELED;
     }
-    if (m->next) {
-        snprintf(why, cap, "a reload is under way");
+    if (m->next || upgrade_is_under_way(m)) {
+        snprintf(why, cap, "%s is under way", m->next ? "a reload" : "an upgrade");
         log_warning("reload-refused", "reason", why);
         return -EBUSY;
     }

@@ -25,6 +25,7 @@ struct slot {
     enum slot_phase phase;
     const struct generation *generation; /* NULL when empty */
     uint32_t place;
+    bool is_foreign; /* empty here, and in use by another master */
     pid_t pid;      /* 0: no process */
     int control_fd; /* -1: none */
     struct ev_child child;
@@ -50,12 +51,13 @@ struct supervisor {
     struct ev_timer tick;
     int64_t last_tick_ms;
     int64_t heartbeats_since_ms; /* earlier silence is not the workers' fault */
-    uint64_t restarts;
+    bool has_orphans; /* foreign slots whose master is gone */
     uint32_t slot_count;
     struct slot slots[];
 };
 
 static void handle(struct slot *slot, enum slot_event event);
+static void reap_orphans(struct supervisor *s);
 
 /* ---- what a phase's end wants ---- */
 
@@ -356,7 +358,6 @@ static void do_count_loss(struct slot *slot)
     bool was_young = clock_mono_ms() - slot->forked_at_ms < SLOTS_YOUNG_MS;
     uint32_t *restarts = &s->shared.counters->slots[slot->index].restarts;
     __atomic_store_n(restarts, *restarts + 1, __ATOMIC_RELAXED);
-    s->restarts++;
     slot->young_deaths = was_young ? slot->young_deaths + 1 : 0;
     clean_column(slot);
     slot->pid = 0;
@@ -485,6 +486,8 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
         if (is_hung(s, &s->slots[i], now_ms))
             handle(&s->slots[i], SLOT_EVENT_HUNG);
     }
+    if (s->has_orphans)
+        reap_orphans(s);
 }
 
 /* ---- orders ---- */
@@ -494,14 +497,21 @@ static bool belongs(const struct slot *slot, uint32_t generation)
     return slot->generation && slot->generation->number == generation;
 }
 
+static bool is_free(const struct slot *slot)
+{
+    return slot->phase == SLOT_PHASE_EMPTY && !slot->is_foreign;
+}
+
 int supervisor_start(struct supervisor *s, const struct generation *g)
 {
-    uint32_t place = 0;
-    if (s->slot_count - supervisor_in_use(s) < g->workers)
+    uint32_t place = 0, free_slots = 0;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        free_slots += is_free(&s->slots[i]);
+    if (free_slots < g->workers)
         return -ENOSPC;
     for (uint32_t i = 0; i < s->slot_count && place < g->workers; i++) {
         struct slot *slot = &s->slots[i];
-        if (slot->phase != SLOT_PHASE_EMPTY)
+        if (!is_free(slot))
             continue;
         slot->generation = g;
         slot->place = place++;
@@ -609,6 +619,52 @@ int supervisor_send(struct supervisor *s, uint32_t index, enum control_type type
     return ipc_send(slot->control_fd, type, body, len, -1);
 }
 
+/* ---- another master on the same shared memory ---- */
+
+void supervisor_slots(const struct supervisor *s, uint8_t *bits)
+{
+    memset(bits, 0, COUNTERS_MAX_SLOTS / 8);
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].phase != SLOT_PHASE_EMPTY)
+            bits[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+void supervisor_set_foreign(struct supervisor *s, const uint8_t *bits)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        s->slots[i].is_foreign =
+            s->slots[i].phase == SLOT_PHASE_EMPTY && bits[i / 8] & 1u << i % 8;
+}
+
+void supervisor_take_orphans(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        const uint32_t *pid = &s->shared.counters->slots[i].pid;
+        s->slots[i].is_foreign = s->slots[i].phase == SLOT_PHASE_EMPTY &&
+                                 __atomic_load_n(pid, __ATOMIC_RELAXED);
+        s->has_orphans = s->has_orphans || s->slots[i].is_foreign;
+    }
+}
+
+/* They are nobody's children here, so the end of one is looked for. */
+static void reap_orphans(struct supervisor *s)
+{
+    s->has_orphans = false;
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct slot *slot = &s->slots[i];
+        if (!slot->is_foreign)
+            continue;
+        pid_t pid = (pid_t)s->shared.counters->slots[i].pid;
+        if (pid <= 0 || (kill(pid, 0) < 0 && errno == ESRCH)) {
+            clean_column(slot);
+            slot->is_foreign = false;
+            log_info("orphan-gone", "slot", LOG_INT(i), "pid", LOG_INT(pid));
+        } else {
+            s->has_orphans = true;
+        }
+    }
+}
+
 /* ---- questions ---- */
 
 uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum slot_phase phase)
@@ -657,7 +713,7 @@ bool supervisor_is_empty(const struct supervisor *s)
 
 uint64_t supervisor_restarts(const struct supervisor *s)
 {
-    return s->restarts;
+    return counters_restarts(s->shared.counters);
 }
 
 bool supervisor_worker(const struct supervisor *s, uint32_t index, struct supervisor_worker *out)

@@ -101,6 +101,18 @@ bool supervisor_has(const struct supervisor *s, const struct generation *g);
 /* Slots not empty, whatever the generation. */
 uint32_t supervisor_in_use(const struct supervisor *s);
 
+/*
+ * Two masters on the same shared memory (upgrade.h). bits: one for each slot, the first in the lowest
+ * bit of the first byte; as many bytes as COUNTERS_MAX_SLOTS needs.
+ */
+/* Writes which slots are in use here. */
+void supervisor_slots(const struct supervisor *s, uint8_t *bits);
+/* Which slots the other master uses: not to be taken here. */
+void supervisor_set_foreign(struct supervisor *s, const uint8_t *bits);
+/* The other master is gone. What its workers leave in their slots is cleaned as they end, and only
+ * then are these slots free. */
+void supervisor_take_orphans(struct supervisor *s);
+
 struct supervisor_worker {
     uint32_t slot;
     uint32_t place;
