@@ -192,8 +192,8 @@ static uint64_t *find_earlier(struct counters *c, const char *name, size_t len)
     if (len == strlen(RESTARTS_NAME) && !memcmp(name, RESTARTS_NAME, len))
         return &c->head->earlier_restarts;
     for (int i = 0; i < COUNTERS; i++)
-        if (counters_table[i].kind == COUNTER_TOTAL && !strncmp(counters_table[i].name, name, len) &&
-            !counters_table[i].name[len])
+        if (counters_table[i].kind == COUNTER_TOTAL &&
+            !strncmp(counters_table[i].name, name, len) && !counters_table[i].name[len])
             return &c->head->earlier[i];
     return NULL;
 }

@@ -123,13 +123,12 @@ int ipc_recv(int socket, struct ipc_message *out)
     ssize_t n;
     do
         n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    /* A peer that ended without reading all of ours: that is told once, and then what it had sent
+     * before can be read. */
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     out->fd_count = 0;
-    if (n < 0) {
-        if (errno == EAGAIN)
-            return 0;
-        return errno == ECONNRESET ? -EPIPE : -errno;
-    }
+    if (n < 0)
+        return errno == EAGAIN ? 0 : -errno;
     bool good = take_fds(&m, out);
     if (n == 0 && !out->fd_count)
         return -EPIPE;

@@ -1,7 +1,7 @@
 /*
  * ipc.h - framed messages between the master and a worker: SOCK_SEQPACKET pair, types from
- * control.def, descriptors by SCM_RIGHTS. Two masters talk in the same form, with types of their own
- * (src/upgrade.def): what a type means is for the receiver to judge; 0 is none.
+ * control.def, descriptors by SCM_RIGHTS. Two masters talk in the same form, with types of their
+ * own (src/upgrade.def): what a type means is for the receiver to judge; 0 is none.
  *
  * Both ends are this program: a message that cannot be read is a bug or a dying peer, and ends the
  * link. unix(7).

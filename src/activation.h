@@ -2,8 +2,8 @@
  * activation.h - sockets that the service manager opened: LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES.
  * sd_listen_fds(3).
  *
- * Master only, at start. A socket is used when listen or metrics-listen names its address; it is one
- * for all workers, and stays the service manager's: never shut down, its file never removed.
+ * Master only, at start. A socket is used when listen or metrics-listen names its address; it is
+ * one for all workers, and stays the service manager's: never shut down, its file never removed.
  */
 #ifndef BELFRY_SRC_ACTIVATION_H
 #define BELFRY_SRC_ACTIVATION_H
@@ -14,8 +14,9 @@
 #define ACTIVATION_MAX 64 /* sockets; more are left alone */
 
 /*
- * Takes the sockets into a set and the variables out of the environment. What is no listening stream
- * socket is closed, with a warning. 0 and *out (given; NULL when there are none), or -ENOMEM.
+ * Takes the sockets into a set and the variables out of the environment. What is no listening
+ * stream socket is closed, with a warning. 0 and *out (given; NULL when there are none), or
+ * -ENOMEM.
  */
 int activation_take(struct listeners **out);
 /* Warns of those that no other set uses. */

@@ -79,8 +79,8 @@ struct control_handlers {
  */
 int control_open(struct ev_loop *loop, const char *path, bool make_directory,
                  const struct control_handlers *handlers, void *data, struct control **out);
-/* The listening socket of another master (fd given on success), which serves it until control_begin.
- * 0 and *out, or -ENOMEM. */
+/* The listening socket of another master (fd given on success), which serves it until
+ * control_begin. 0 and *out, or -ENOMEM. */
 int control_adopt(struct ev_loop *loop, const char *path, int fd, const struct unixsock_file *file,
                   const struct control_handlers *handlers, void *data, struct control **out);
 /* Accepts from now on; control_open does so by itself. Accepts NULL. */

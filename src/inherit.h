@@ -2,10 +2,10 @@
  * inherit.h - USR2, the new master's side: takes over from the old one what upgrade.h gives.
  *
  * Until SWITCH (or the old master's death) the new one is no instance yet: it reads its own
- * configuration, starts workers in free slots, and tells the old one when they serve; what it shares
- * with the old one it neither shuts down nor removes. Shared memory is kept when both lay it out
- * alike; otherwise the new one makes its own and is told the old one's totals by name, so that sums
- * never go back. When the old master dies before SWITCH, the new one takes over as if told to.
+ * configuration, starts workers in free slots, and tells the old one when they serve; what it
+ * shares with the old one it neither shuts down nor removes. Shared memory is kept when both lay it
+ * out alike; otherwise the new one makes its own and is told the old one's totals by name, so that
+ * sums never go back. When the old master dies before SWITCH, the new one takes over as if told to.
  *
  * Master only. inherit_receive blocks for a bounded time, before the loop; nothing else does. One
  * object in struct master.
@@ -47,8 +47,8 @@ struct inherit {
 
 struct master;
 
-/* The link that the environment names, close-on-exec from now on; the variable is removed. -1: none;
- * -EINVAL: it names no link. */
+/* The link that the environment names, close-on-exec from now on; the variable is removed. -1:
+ * none; -EINVAL: it names no link. */
 int inherit_find_link(void);
 /* Tells the old master why there will be no new one. For main; later inherit_fail does. */
 void inherit_tell_failure(int link, const char *reason);

@@ -50,8 +50,8 @@ struct listeners *listeners_new(void);
 /* Adds a socket that listens already (fd given on success). 0, -EINVAL or another negative
  * errno. */
 int listeners_add(struct listeners *l, int fd, const struct listener_record *record);
-/* Describes a listening stream socket of the service manager. 0, -EINVAL when it is none, or another
- * negative errno. */
+/* Describes a listening stream socket of the service manager. 0, -EINVAL when it is none, or
+ * another negative errno. */
 int listeners_describe(int fd, struct listener_record *out);
 /* Socket number index, counted over all addresses: its descriptor (borrowed) and record; -1 after
  * the last. */
@@ -65,11 +65,11 @@ void listeners_keep_borrowed(struct listeners *l);
 
 /*
  * Opens what listen and metrics-listen name, for that many workers; sockets that previous or
- * inherited (each may be NULL) has already are shared. TCP sockets are bound and listen at once: a connection waits in the
- * queue until a worker is there. Unix sockets get mode 0660 and, as root, the workers' user and
- * group; a stale file is removed, a live one is -EADDRINUSE, and so is a TCP address on which
- * another process listens. 0 and *out (given), or negative errno with why naming the option and
- * address.
+ * inherited (each may be NULL) has already are shared. TCP sockets are bound and listen at once: a
+ * connection waits in the queue until a worker is there. Unix sockets get mode 0660 and, as root,
+ * the workers' user and group; a stale file is removed, a live one is -EADDRINUSE, and so is a TCP
+ * address on which another process listens. 0 and *out (given), or negative errno with why naming
+ * the option and address.
  */
 int listeners_open(const struct options *opt, uint32_t workers, const struct privileges *owner,
                    const struct listeners *previous, const struct listeners *inherited,

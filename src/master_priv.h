@@ -85,8 +85,8 @@ void reload_on_ready(struct master *m, uint32_t generation);
 void reload_on_start_failed(struct master *m, const char *reason);
 /* The instance is about to end. */
 void reload_cancel(struct master *m);
-/* Notes and tells how a reload or an upgrade ended, and begins what waited for that. failed: what to
- * say before the message in systemd's status; NULL: nothing failed. */
+/* Notes and tells how a reload or an upgrade ended, and begins what waited for that. failed: what
+ * to say before the message in systemd's status; NULL: nothing failed. */
 void reload_told(struct master *m, const char *failed, const char *message);
 /* Closes the sockets of retired generations, as far as no other generation shares them. */
 void reload_shut(struct master *m);

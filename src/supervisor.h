@@ -102,8 +102,8 @@ bool supervisor_has(const struct supervisor *s, const struct generation *g);
 uint32_t supervisor_in_use(const struct supervisor *s);
 
 /*
- * Two masters on the same shared memory (upgrade.h). bits: one for each slot, the first in the lowest
- * bit of the first byte; as many bytes as COUNTERS_MAX_SLOTS needs.
+ * Two masters on the same shared memory (upgrade.h). bits: one for each slot, the first in the
+ * lowest bit of the first byte; as many bytes as COUNTERS_MAX_SLOTS needs.
  */
 /* Writes which slots are in use here. */
 void supervisor_slots(const struct supervisor *s, uint8_t *bits);

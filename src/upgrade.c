@@ -17,7 +17,7 @@
 #include "src/master_priv.h"
 #include "src/notify.h"
 
-#define TOTALS_S 1.0 /* how often a new master that counts apart is told what the old workers count */
+#define TOTALS_S 1.0 /* how often a new master that counts apart is told our totals */
 
 /* ---- the program ---- */
 
@@ -212,7 +212,9 @@ static int send_totals(struct master *m)
 
 static int send_all(struct master *m)
 {
-    size_t len = m->last_message.len < IPC_BODY_MAX_BYTES ? m->last_message.len : IPC_BODY_MAX_BYTES;
+    size_t len = m->last_message.len;
+    if (len > IPC_BODY_MAX_BYTES)
+        len = IPC_BODY_MAX_BYTES;
     int error = send_start(m);
     if (!error)
         error = send_listeners(m, m->current->listeners, false);

@@ -1,6 +1,6 @@
 /*
- * upgrade.h - USR2, the old master's side: starts the new binary, gives it what it needs to take over, and
- * leaves; or ends it and goes on serving.
+ * upgrade.h - USR2, the old master's side: starts the new binary, gives it what it needs to take
+ * over, and leaves; or ends it and goes on serving.
  *
  * Order: fork and exec with one end of an upgrade_link; what START to SENT of upgrade.def say; then
  * READY is awaited. Until SWITCH is sent the old master is the instance: it holds the pid file's
@@ -42,8 +42,8 @@ struct upgrade {
 struct master;
 
 /*
- * The path of the program, for a later exec: argv[0] as it was found, so that a symbolic link that is
- * changed is followed anew; what the kernel says where that is not the program that runs. 0 or
+ * The path of the program, for a later exec: argv[0] as it was found, so that a symbolic link that
+ * is changed is followed anew; what the kernel says where that is not the program that runs. 0 or
  * negative errno.
  */
 int upgrade_program(const char *argv0, char *out, size_t cap);

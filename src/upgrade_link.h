@@ -1,6 +1,6 @@
 /*
- * upgrade_link.h - the link between the old and the new master of an upgrade: ipc.h's packets with the
- * types of upgrade.def.
+ * upgrade_link.h - the link between the old and the new master of an upgrade: ipc.h's packets with
+ * the types of upgrade.def.
  *
  * Both masters. Both versions see these structs: fixed-width fields, and fields are only added at
  * the end. What the peer's queue does not take at once is kept and sent as it can; order is kept.

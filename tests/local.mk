@@ -95,7 +95,8 @@ e2e_tests = \
     tests/e2e/test_processes.py \
     tests/e2e/test_redis_faults.py \
     tests/e2e/test_slow.py \
-    tests/e2e/test_tokens.py
+    tests/e2e/test_tokens.py \
+    tests/e2e/test_upgrade.py
 
 TESTS += $(e2e_tests)
 

@@ -208,6 +208,20 @@ def running():
     return list(_everything)
 
 
+def is_alive(pid):
+    """A process that has not ended; one that nobody has waited for yet has."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children_of(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid), encoding="ascii") as f:
+        return [int(one) for one in f.read().split()]
+
+
 def make_directory():
     """Short (a unix socket's path has 107 bytes), and open to the user the workers become."""
     path = tempfile.mkdtemp(prefix="belfry-", dir="/tmp")
@@ -351,8 +365,10 @@ class Belfry(Process):
     Options are given with '_' for '-'; a list repeats the option, None leaves a default out.
     """
 
-    def __init__(self, redis=None, start=True, secret=SECRET, **options):
+    def __init__(self, redis=None, start=True, secret=SECRET, program=None, **options):
         super().__init__("belfryd")
+        self.program = program or BELFRYD
+        self.successors = []  # pids of the masters that upgrades brought
         self.directory = make_directory()
         self.config = os.path.join(self.directory, "belfry.conf")
         self.control = os.path.join(self.directory, "control.sock")
@@ -387,10 +403,41 @@ class Belfry(Process):
                 if not name.startswith("BELFRY_")}
 
     def start(self, *arguments, wait=True):
-        self.spawn([BELFRYD, "--config", self.config, *arguments], env=self.environment())
+        self.spawn([self.program, "--config", self.config, *arguments], env=self.environment())
         if wait:
             self.wait_ready()
         return self
+
+    # -- the master of the moment: after an upgrade it is no child of ours
+
+    @property
+    def pid(self):
+        return self.successors[-1] if self.successors else self.child.pid
+
+    def is_running(self):
+        if self.successors:
+            return is_alive(self.successors[-1])
+        return super().is_running()
+
+    def wait(self, seconds=None):
+        """Exit code of the first master; who came after it is waited for, too."""
+        code = super().wait(seconds)
+        for pid in self.successors:
+            eventually(lambda: not is_alive(pid), "pid %d ends" % pid, seconds)
+        return code
+
+    def upgrade(self, seconds=None):
+        """USR2 to the master, and waits until the new one is; its status."""
+        self.signal(signal.SIGUSR2)
+        return self.wait_successor(seconds)
+
+    def wait_successor(self, seconds=None):
+        before = self.pid
+        status = eventually(
+            lambda: (s := self.status()) and s["pid"] != before and s["state"] == "running" and s,
+            "a new master", seconds)
+        self.successors.append(status["pid"])
+        return status
 
     def wait_ready(self, seconds=None):
         """Every worker is ready, and a client is answered."""
@@ -492,12 +539,19 @@ class Belfry(Process):
         assert code == 0, "belfryd ended with %d" % code
         return code
 
+    def signal(self, number):
+        os.kill(self.pid, number)
+
     def check_log(self):
         found = SANITIZER.search(self.log_text())
         if found:
             raise Failure("%s in the server's output:\n%s" % (found.group(0), self.log_text()))
 
     def end(self):
+        for pid in self.successors:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.successors = []
         super().end()
         remove_directory(self.directory)
 

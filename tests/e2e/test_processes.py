@@ -12,17 +12,8 @@ import time
 import pytest
 
 import harness
-from harness import BELFRYCTL, BELFRYD, Belfry, Client, message, produce, token, unique
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open("/proc/%d/stat" % pid, encoding="ascii") as f:
-        return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-
+from harness import (BELFRYCTL, BELFRYD, Belfry, Client, is_alive, message, produce, token,
+                     unique)
 
 # ---- a worker dies ------------------------------------------------------------------------------
 

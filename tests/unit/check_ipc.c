@@ -220,6 +220,20 @@ START_TEST(as_many_descriptors_as_fit_go_along_and_of_more_none_leaks)
 }
 END_TEST
 
+START_TEST(last_words_of_a_peer_that_did_not_read_everything_are_heard)
+{
+    int s[2];
+    ck_assert_int_eq(ipc_pair(s), 0);
+    ck_assert_int_eq(ipc_send(s[0], CONTROL_STOP, NULL, 0, -1), 0);
+    ck_assert_int_eq(ipc_send(s[1], CONTROL_FAILED, "why", 3, -1), 0);
+    close(s[1]);
+    ck_assert_int_eq(ipc_recv(s[0], &m), 1);
+    ck_assert_uint_eq(m.type, CONTROL_FAILED);
+    ck_assert_int_eq(ipc_recv(s[0], &m), -EPIPE);
+    close(s[0]);
+}
+END_TEST
+
 START_TEST(every_type_has_a_name_and_unknown_ones_too)
 {
     ck_assert_str_eq(control_name(CONTROL_READY), "READY");
@@ -243,6 +257,7 @@ int main(void)
     tcase_add_test(tc, a_peer_that_leaves_messages_unread_is_told_as_closed);
     tcase_add_test(tc, malformed_messages_are_refused_and_their_descriptors_closed);
     tcase_add_test(tc, as_many_descriptors_as_fit_go_along_and_of_more_none_leaks);
+    tcase_add_test(tc, last_words_of_a_peer_that_did_not_read_everything_are_heard);
     tcase_add_test(tc, every_type_has_a_name_and_unknown_ones_too);
     Suite *s = suite_create("ipc");
     suite_add_tcase(s, tc);

@@ -1,0 +1,485 @@
+"""USR2: a new binary takes over (contract: Processes and signals; belfryd(8), Upgrade)."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import BELFRYD, Belfry, Client, is_alive, message, produce, unique
+
+VERSION = re.search(r"\d+\.\d+\.\d+", subprocess.run(
+    [BELFRYD, "--version"], stdout=subprocess.PIPE, encoding="ascii", check=True).stdout).group(0)
+OTHER = VERSION[:-1] + ("8" if VERSION[-1] != "8" else "9")
+
+
+def put(path, content):
+    """Replaces a program as packages do: a new file under the old name."""
+    with open(path + ".new", "wb") as f:
+        f.write(content)
+    os.chmod(path + ".new", 0o755)
+    os.rename(path + ".new", path)
+
+
+def binary(*changes):
+    """The program, with bytes of it replaced by as many others."""
+    with open(BELFRYD, "rb") as f:
+        content = f.read()
+    for old, new in changes:
+        assert old in content and len(old) == len(new)
+        content = content.replace(old, new)
+    return content
+
+
+def other_version():
+    return binary((VERSION.encode(), OTHER.encode()))
+
+
+def script(*lines):
+    return ("#!/bin/sh\n" + "\n".join(lines) + "\n").encode()
+
+
+class Upgradable:
+    """A directory with the program that servers are started from."""
+
+    def __init__(self, make_server):
+        self.directory = harness.make_directory()
+        self.path = os.path.join(self.directory, "belfryd")
+        self.make_server = make_server
+        put(self.path, binary())
+
+    def start(self, **options):
+        options.setdefault("drain_time", "1s")
+        return self.make_server(program=self.path, **options)
+
+
+@pytest.fixture
+def upgradable(make_server):
+    one = Upgradable(make_server)
+    yield one
+    harness.remove_directory(one.directory)
+
+
+def read_pid(path):
+    with open(path, encoding="ascii") as f:
+        return int(f.read())
+
+
+# ---- it works -----------------------------------------------------------------------------------
+
+
+def test_the_new_binary_is_the_instance_in_every_respect(upgradable):
+    pid_file = os.path.join(upgradable.directory, "belfry.pid")
+    server = upgradable.start(pid_file=pid_file, metrics_listen="127.0.0.1:0")
+    before, first = server.status(), server.pid
+    assert before["version"] == VERSION
+    put(upgradable.path, other_version())
+    after = server.upgrade()
+    assert after["version"] == OTHER
+    assert after["pid"] == server.pid != first
+    assert read_pid(pid_file) == server.pid
+    assert after["generation"] == before["generation"] + 1
+    for same in ("instance_id", "started_at", "listen", "metrics_listen", "control_socket"):
+        assert after[same] == before[same], same
+    assert not {w["pid"] for w in before["workers"]} & {
+        w["pid"] for w in after["workers"] if w["state"] == "ready"}
+    assert after["totals"]["http"]["http_requests"] >= before["totals"]["http"]["http_requests"]
+    assert server.child.wait(harness.TIMEOUT) == 0, "the old master leaves when it is not needed"
+    assert os.path.exists(server.control) and read_pid(pid_file) == server.pid
+    assert server.health().json["status"] == "healthy"
+    with open("/proc/%d/environ" % server.pid, "rb") as f:
+        inherited = f.read()
+    for worker in server.worker_pids():
+        with open("/proc/%d/environ" % worker, "rb") as f:
+            assert f.read() == inherited
+    server.stop()
+    assert not os.path.exists(server.control) and not os.path.exists(pid_file)
+
+
+def test_no_request_is_refused_while_the_binary_is_replaced(upgradable):
+    server = upgradable.start()
+    done = threading.Event()
+    answers, errors = [], []
+
+    def ask():
+        while not done.is_set():
+            try:
+                answers.append(server.http("GET", "/ws/health?live").status)
+            except OSError as e:
+                errors.append(repr(e))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for one in threads:
+        one.start()
+    try:
+        for _ in range(2):
+            server.upgrade()
+            many = len(answers) + 20
+            harness.eventually(lambda: len(answers) > many, "answers after it")
+    finally:
+        done.set()
+        for one in threads:
+            one.join()
+    assert not errors
+    assert set(answers) == {200}
+
+
+async def test_devices_lose_nothing_and_get_nothing_twice(redis, upgradable, user):
+    server = upgradable.start()
+    total = 200
+    sent = [message(user=user, payload={"n": n}) for n in range(total)]
+    ahead, attached = threading.Semaphore(70), threading.Event()
+
+    def fire():
+        attached.wait(10)
+        for n, one in enumerate(sent):
+            if not ahead.acquire(timeout=20):
+                return
+            produce(redis, user, one)
+            if n % 80 == 40:
+                server.upgrade()
+
+    thread = threading.Thread(target=fire)
+    thread.start()
+    try:
+        got = await harness.follow(server, user, total, attached.set, ahead.release)
+        assert [m["payload"]["n"] for m in got] == list(range(total))
+    finally:
+        thread.join()
+    assert len(server.successors) == 2
+
+
+def test_the_new_master_is_a_full_one(upgradable):
+    server = upgradable.start()
+    server.upgrade()
+    server.write_config(workers="3")
+    assert server.ask("reload", 30)["ok"] is True
+    assert server.status()["worker_count"] == 3
+    victim = server.worker_pids()[0]
+    os.kill(victim, signal.SIGKILL)
+    server.wait_status(lambda s: s["restarts"] == 1, "its worker is replaced")
+    put(upgradable.path, other_version())
+    status = server.upgrade()
+    assert status["version"] == OTHER and status["worker_count"] == 3
+    assert status["restarts"] == 1, "totals went backwards"
+    put(upgradable.path, binary())
+    assert server.upgrade()["version"] == VERSION
+    server.stop()
+    harness.eventually(lambda: not any(is_alive(p) for p in server.successors), "all are gone")
+
+
+def test_a_new_binary_reads_the_configuration_anew(upgradable):
+    """Also what a reload refuses to change, and the addresses."""
+    socket_path = os.path.join(upgradable.directory, "ws.sock")
+    server = upgradable.start(listen=["127.0.0.1:0", "unix:" + socket_path], trace_size="1024")
+    old_port, first = server.port, server.child
+    gone = harness.parse_address(server.addresses[0])
+    control = os.path.join(upgradable.directory, "control.sock")
+    server.write_config(listen=["unix:" + socket_path, "[::1]:0"], trace_size="2048",
+                        control_socket=control)
+    old_control, server.control = server.control, control
+    status = server.upgrade()
+    assert status["listen"][0] == "unix:" + socket_path and len(status["listen"]) == 2
+    assert old_port not in [harness.parse_address(a)[1][1] for a in status["listen"][1:]]
+    server.wait_ready()
+    first.wait(harness.TIMEOUT)
+    assert os.path.exists(socket_path) and not os.path.exists(old_control)
+
+    def is_refused():
+        try:
+            harness.connect(gone, 2).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    harness.eventually(is_refused, "an address that is named no more is closed")
+    server.stop()
+    assert not os.path.exists(socket_path)
+
+
+def test_connections_that_wait_to_be_accepted_are_served_by_the_new_binary(upgradable):
+    server = upgradable.start()
+    old = server.worker_pids()
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    waiting = [server.connect() for _ in range(10)]
+    try:
+        for sock in waiting:
+            sock.sendall(b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.upgrade()
+        for sock in waiting:
+            assert harness.read_answer(sock).status == 200
+    finally:
+        for sock in waiting:
+            sock.close()
+        for pid in old:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_symbolic_link_is_followed_anew(upgradable):
+    real = [upgradable.path + "-1", upgradable.path + "-2"]
+    put(real[0], binary())
+    put(real[1], other_version())
+    os.unlink(upgradable.path)
+    os.symlink(real[0], upgradable.path)
+    server = upgradable.start()
+    os.symlink(real[1], upgradable.path + ".new")
+    os.rename(upgradable.path + ".new", upgradable.path)
+    assert server.upgrade()["version"] == OTHER
+
+
+async def test_counters_of_another_layout_never_go_back(redis, upgradable, user):
+    server = upgradable.start(drain_time="2s", metrics_listen="127.0.0.1:0")
+    c = await Client.attach(server, user)
+    for n in range(20):
+        produce(redis, user, message(user=user))
+        await c.next()
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    server.wait_status(lambda s: s["restarts"] == 1, "replaced")
+    before = server.status()["totals"]
+    assert before["messages"]["deliveries"] == 20
+    # A table with a row that the first one does not know, in place of one that it knows.
+    put(upgradable.path, binary((b"\0lists_read\0", b"\0lists_seen\0")))
+    mark = server.mark()
+    server.upgrade()
+    server.wait_log("shared-memory-anew", after=mark)
+    after = server.status()
+    totals = after["totals"]
+    assert after["restarts"] == 1
+    for group, rows in before.items():
+        for name, value in rows.items():
+            if name in totals[group] and not re.search("_up$|_us$|_at_ms$|subscriptions$", name) \
+                    and name not in ("connections", "websockets", "connected_users_local"):
+                assert totals[group][name] >= value, name
+    assert totals["redis"]["lists_seen"] == 0
+    assert "belfry_instance_deliveries_total 20" in server.metrics().text
+    await c.close()
+    server.child.wait(harness.TIMEOUT)
+    # What the old workers counted until their end is in it, too.
+    server.wait_status(lambda s: sum(s["totals"]["closes"].values()) >= 1, "the last close")
+
+
+# ---- it fails -----------------------------------------------------------------------------------
+
+
+def spoil_missing(path):
+    os.unlink(path)
+
+
+def spoil_mode(path):
+    put(path, b"no program")
+    os.chmod(path, 0o644)
+
+
+def spoil_format(path):
+    put(path, b"\x7fELF and nothing else")
+
+
+FAILURES = {
+    "missing": (spoil_missing, "cannot execute .*No such file"),
+    "not executable": (spoil_mode, "cannot execute .*Permission denied"),
+    "no program": (spoil_format, "cannot execute .*Exec format"),
+    "exits": (lambda path: put(path, script("exit 1")), "status 1"),
+    "crashes": (lambda path: put(path, script("kill -SEGV $$")), "signal 11"),
+    "does not speak": (lambda path: put(path, script("exec sleep 0.2")), "status 0"),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+async def test_a_binary_that_fails_leaves_the_old_one_serving(redis, upgradable, user, how):
+    spoil, reason = FAILURES[how]
+    server = upgradable.start()
+    c = await Client.attach(server, user)
+    before = server.status()
+    spoil(upgradable.path)
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-failed.*" + reason, after=mark)
+    after = server.status()
+    assert after["pid"] == before["pid"] and after["generation"] == before["generation"]
+    assert after["last_reload"]["ok"] is False
+    assert "upgrade failed" in after["last_reload"]["message"]
+    assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+    produce(redis, user, one := message(user=user))
+    assert (await c.next())["id"] == one["id"]
+    await c.close()
+    put(upgradable.path, other_version())  # and the next try may be better
+    assert server.upgrade()["version"] == OTHER
+
+
+@pytest.mark.parametrize("change, reason", [
+    ({"ping_interval": "never"}, "belfry.conf:.*ping-interval"),
+    ({"jwt_secret_file": "/nowhere/secret"}, "belfry.conf:.*jwt-secret-file"),
+    ({"listen": ["127.0.0.1:0", "203.0.113.1:9"]}, "203.0.113.1:9"),
+])
+def test_a_configuration_that_is_wrong_stops_the_new_binary_only(upgradable, change, reason):
+    server = upgradable.start()
+    before = server.status()
+    server.write_config(**change)
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-failed.*" + reason, after=mark)
+    after = server.status()
+    assert after["pid"] == before["pid"] and after["state"] == "running"
+    assert server.health().status == 200
+    assert server.addresses == after["listen"]
+    harness.eventually(lambda: len(harness.children_of(server.pid)) == 2, "nothing is left of it")
+
+
+def test_a_binary_that_hangs_is_ended_after_30_s_and_meanwhile_orders_wait(upgradable):
+    server = upgradable.start()
+    put(upgradable.path, script("exec sleep 100"))
+    mark, began = server.mark(), time.monotonic()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-started", after=mark)
+    hanging = int(re.search(r"upgrade-started .*pid=(\d+)", server.log_text(mark)).group(1))
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-refused.*under way", after=mark)
+    answer = server.ask("reload")
+    assert answer["ok"] is False and "upgrade is under way" in answer["error"]
+    server.write_config(workers="1")
+    server.signal(signal.SIGHUP)
+    server.wait_log("reload-queued", after=mark)
+    os.kill(server.worker_pids()[0], signal.SIGKILL)  # workers are looked after meanwhile
+    server.wait_status(lambda s: s["restarts"] == 1 and len(s["workers"]) == 2 and all(
+        w["state"] == "ready" for w in s["workers"]), "replaced")
+    server.wait_log("upgrade-failed.*not ready within 30 s", seconds=40, after=mark)
+    assert 29 < time.monotonic() - began < 36
+    assert not is_alive(hanging)
+    server.wait_status(lambda s: s["worker_count"] == 1, "the reload that waited")
+
+
+def test_what_workers_of_a_failed_binary_left_is_cleaned(upgradable):
+    """The new one got as far as workers that serve, and is killed before it takes over."""
+    server = upgradable.start(workers="1")
+    pid = server.pid
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-from", after=mark)
+    os.kill(pid, signal.SIGSTOP)  # it hears READY late
+    try:
+        server.wait_log(r"worker-is-ready .*generation=2", after=mark)
+        new = int(re.search(r"upgrade-started .*pid=(\d+)", server.log_text(mark)).group(1))
+        os.kill(new, signal.SIGKILL)
+        harness.eventually(lambda: not is_alive(new), "killed")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    server.wait_log("upgrade-failed.*signal 9", after=mark)
+    server.wait_log("orphan-gone", after=mark)
+    status = server.status()
+    assert status["pid"] == pid and len(status["workers"]) == 1
+    assert server.upgrade()["generation"] == 2
+
+
+# ---- the old master is told something, or dies, in the middle -----------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_stop_in_the_middle_ends_both(upgradable, number):
+    server = upgradable.start()
+    put(upgradable.path, script("exec sleep 100"))
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    line = server.wait_log("upgrade-started", after=mark)
+    hanging = int(re.search(r"pid=(\d+)", line).group(1))
+    server.signal(number)
+    assert server.wait(8) == 0
+    assert not is_alive(hanging)
+    assert not os.path.exists(server.control)
+
+
+def test_an_old_master_that_is_killed_before_the_new_one_speaks_is_replaced(upgradable):
+    server = upgradable.start()
+    put(upgradable.path, script("sleep 0.5", "exec %s \"$@\"" % BELFRYD))
+    mark, workers = server.mark(), server.worker_pids()
+    server.signal(signal.SIGUSR2)
+    line = server.wait_log("upgrade-started", after=mark)
+    new = int(re.search(r"pid=(\d+)", line).group(1))
+    server.signal(signal.SIGKILL)
+    assert server.wait() == -9
+    harness.eventually(lambda: not any(is_alive(p) for p in workers), "old workers end", 8)
+    # Everything was in the link by then: the new one takes over.
+    assert server.wait_successor()["pid"] == new
+    server.wait_ready()
+    server.signal(signal.SIGTERM)
+    server.wait(8)
+
+
+def test_an_old_master_that_is_killed_before_the_switch_is_replaced(upgradable):
+    server = upgradable.start()
+    pid, workers, mark = server.pid, server.worker_pids(), server.mark()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("upgrade-from", after=mark)
+    os.kill(pid, signal.SIGSTOP)
+    server.wait_log(r"worker-is-ready .*generation=2", after=mark)
+    new = int(re.search(r"upgrade-started .*pid=(\d+)", server.log_text(mark)).group(1))
+    os.kill(pid, signal.SIGKILL)
+    server.child.wait(harness.TIMEOUT)
+    assert server.wait_successor()["pid"] == new
+    harness.eventually(lambda: not any(is_alive(p) for p in workers), "old workers end", 8)
+    assert server.health().status in (200, 503)
+    server.wait_healthy()
+    # Slots of the dead are free again: a whole generation more finds room, several times.
+    for _ in range(4):
+        assert server.ask("reload", 30)["ok"] is True
+    server.signal(signal.SIGTERM)
+    server.wait(8)
+
+
+def test_a_new_master_that_is_told_to_stop_before_it_is_ready_is_no_upgrade(upgradable):
+    server = upgradable.start()
+    put(upgradable.path, script("trap 'exit 0' TERM", "sleep 100 & wait"))
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    line = server.wait_log("upgrade-started", after=mark)
+    os.kill(int(re.search(r"pid=(\d+)", line).group(1)), signal.SIGTERM)
+    server.wait_log("upgrade-failed", after=mark)
+    assert server.health().status == 200
+
+
+def test_usr2_during_a_reload_comes_after_it(upgradable):
+    server = upgradable.start()
+    put(upgradable.path, other_version())
+    before = server.status()
+    pid = server.pid
+    os.kill(pid, signal.SIGSTOP)
+    server.signal(signal.SIGHUP)
+    server.signal(signal.SIGUSR2)
+    os.kill(pid, signal.SIGCONT)
+    status = server.wait_successor()
+    assert status["version"] == OTHER and status["generation"] == before["generation"] + 2
+
+
+def test_a_private_redis_is_not_handed_over(upgradable):
+    dev = harness.Process("belfryd --dev")
+    control = os.path.join(upgradable.directory, "control.sock")
+    try:
+        dev.spawn([BELFRYD, "--dev", "--listen=127.0.0.1:0", "--control-socket=" + control])
+        harness.eventually(lambda: os.path.exists(control), "it runs")
+        dev.wait_log("serves=clients")
+        dev.wait_log(" ready workers")
+        dev.signal(signal.SIGUSR2)
+        dev.wait_log("upgrade-refused.*private Redis")
+        dev.signal(signal.SIGTERM)
+        assert dev.wait(8) == 0
+    finally:
+        dev.end()
+
+
+def test_a_variable_that_names_no_link_is_refused(redis):
+    idle = Belfry(redis, start=False)
+    try:
+        for value in ("", "x", "1", "77", "-1"):
+            done = subprocess.run([BELFRYD, "--config", idle.config], stderr=subprocess.PIPE,
+                                  env=dict(idle.environment(), BELFRYD_UPGRADE=value), timeout=20)
+            assert done.returncode == 2 and b"BELFRYD_UPGRADE" in done.stderr, value
+    finally:
+        idle.end()
