@@ -403,10 +403,10 @@ def test_an_old_master_that_is_killed_before_the_new_one_speaks_is_replaced(upgr
     server.signal(signal.SIGUSR2)
     line = server.wait_log("upgrade-started", after=mark)
     new = int(re.search(r"pid=(\d+)", line).group(1))
+    server.status()  # what it gives is in the link when it answers
     server.signal(signal.SIGKILL)
     assert server.wait() == -9
     harness.eventually(lambda: not any(is_alive(p) for p in workers), "old workers end", 8)
-    # Everything was in the link by then: the new one takes over.
     assert server.wait_successor()["pid"] == new
     server.wait_ready()
     server.signal(signal.SIGTERM)
