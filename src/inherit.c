@@ -322,6 +322,7 @@ static void on_message(void *data, struct ipc_message *message)
     case UPGRADE_SLOTS:
         if (in->has_segments && read_body(message, &slots, sizeof(slots)))
             supervisor_set_foreign(m->supervisor, slots.in_use);
+        upgrade_on_gone(m); /* the next master is told, too */
         break;
     case UPGRADE_TOTALS:
         if (!take_text(&in->totals, message))

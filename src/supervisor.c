@@ -625,7 +625,7 @@ void supervisor_slots(const struct supervisor *s, uint8_t *bits)
 {
     memset(bits, 0, COUNTERS_MAX_SLOTS / 8);
     for (uint32_t i = 0; i < s->slot_count; i++)
-        if (s->slots[i].phase != SLOT_PHASE_EMPTY)
+        if (!is_free(&s->slots[i]))
             bits[i / 8] |= (uint8_t)(1u << i % 8);
 }
 
@@ -659,6 +659,7 @@ static void reap_orphans(struct supervisor *s)
             clean_column(slot);
             slot->is_foreign = false;
             log_info("orphan-gone", "slot", LOG_INT(i), "pid", LOG_INT(pid));
+            s->events.on_gone(s->data);
         } else {
             s->has_orphans = true;
         }

@@ -105,7 +105,7 @@ uint32_t supervisor_in_use(const struct supervisor *s);
  * Two masters on the same shared memory (upgrade.h). bits: one for each slot, the first in the
  * lowest bit of the first byte; as many bytes as COUNTERS_MAX_SLOTS needs.
  */
-/* Writes which slots are in use here. */
+/* Writes which slots are in use, here or by another master. */
 void supervisor_slots(const struct supervisor *s, uint8_t *bits);
 /* Which slots the other master uses: not to be taken here. */
 void supervisor_set_foreign(struct supervisor *s, const uint8_t *bits);

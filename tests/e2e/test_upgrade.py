@@ -156,6 +156,30 @@ async def test_devices_lose_nothing_and_get_nothing_twice(redis, upgradable, use
     assert len(server.successors) == 2
 
 
+async def test_devices_that_stay_connected_notice_nothing(redis, upgradable):
+    """Plain TCP: the connections themselves go to the new binary, upgrade after upgrade."""
+    server = upgradable.start(drain_time="10s")
+    users = [unique() for _ in range(20)]
+    devices = [await Client.attach(server, u) for u in users]
+    for n in range(3):
+        server.upgrade()
+        for u, c in zip(users, devices):
+            produce(redis, u, message(user=u, payload={"n": n}))
+        for c in devices:
+            assert (await c.next())["payload"] == {"n": n}
+    server.wait_status(lambda s: len(s["workers"]) == 2, "the old workers are gone")
+    status = server.status()
+    each = [w["connections"]["websockets"] for w in status["workers"]]
+    assert sum(each) == 20 and min(each) >= 5, each
+    assert status["connected_users"] == 20
+    assert sum(status["totals"]["closes"].values()) == 0
+    assert len(server.successors) == 3
+    harness.eventually(lambda: not any(is_alive(p) for p in server.successors[:-1]), "all left")
+    for c in devices:
+        await c.nothing()
+        await c.close()
+
+
 def test_the_new_master_is_a_full_one(upgradable):
     server = upgradable.start()
     server.upgrade()
