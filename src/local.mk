@@ -39,6 +39,8 @@ src_libmaster_la_SOURCES = \
     src/pidfile.h \
     src/privileges.c \
     src/privileges.h \
+    src/pulse.c \
+    src/pulse.h \
     src/rates.c \
     src/rates.h \
     src/reload.c \

@@ -184,6 +184,7 @@ static bool write_pidfile(struct master *m)
 
 void master_begin(struct master *m)
 {
+    char status[PULSE_TEXT_BYTES];
     if (!write_pidfile(m))
         return;
     claim_head(m);
@@ -198,7 +199,9 @@ void master_begin(struct master *m)
     log_notice("ready", "workers", LOG_INT(m->current->workers), "pid", LOG_INT(getpid()),
                "version", PACKAGE_VERSION, "instance", m->instance_id, "after_ms",
                LOG_INT(clock_mono_ms() - m->started_mono_ms));
-    notify_ready("serving");
+    pulse_text(m, status);
+    notify_ready(status);
+    pulse_start(m);
     if (m->dev)
         dev_announce(m->dev, stdout);
     if (m->reload_again)
@@ -635,6 +638,7 @@ static int set_up(struct master *m, struct options *opt)
 
 static void tear_down(struct master *m)
 {
+    pulse_stop(m);
     upgrade_fini(m);
     inherit_fini(m);
     control_free(m->control);
@@ -681,8 +685,10 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     ev_timer_init(&m->shut_timer, on_shut, 0.0, 0.0);
     m->shut_timer.data = m;
     reload_init(m);
+    pulse_init(m);
     upgrade_init(m);
     inherit_init(m);
+    notify_open();
     m->program = arguments->program;
     m->is_upgraded = arguments->upgrade_link >= 0;
     m->inherit.link.fd = arguments->upgrade_link;

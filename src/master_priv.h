@@ -22,6 +22,7 @@
 #include "src/inherit.h"
 #include "src/pidfile.h"
 #include "src/privileges.h"
+#include "src/pulse.h"
 #include "src/rates.h"
 #include "src/scratch.h"
 #include "src/supervisor.h"
@@ -55,6 +56,7 @@ struct master {
     enum instance_state state;
     bool is_head_ours; /* this master says what the shared memory's head says of the instance */
     const char *program; /* path of the binary */
+    struct pulse pulse;
     struct upgrade upgrade;
     struct inherit inherit;
     int exit_code;

@@ -28,6 +28,16 @@ int notify_address(const char *name, struct sockaddr_un *out, socklen_t *len)
     return 0;
 }
 
+/* The documented global of notify.h. */
+static int kept_fd = -1;
+
+int notify_open(void)
+{
+    if (kept_fd < 0)
+        kept_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return kept_fd < 0 ? -errno : kept_fd;
+}
+
 int notify_send(const char *lines)
 {
     const char *name = getenv("NOTIFY_SOCKET");
@@ -38,14 +48,12 @@ int notify_send(const char *lines)
     int error = notify_address(name, &to, &len);
     if (error)
         return error;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = notify_open();
     if (fd < 0)
-        return -errno;
+        return fd;
     ssize_t n = sendto(fd, lines, strlen(lines), MSG_NOSIGNAL | MSG_DONTWAIT,
                        (struct sockaddr *)&to, len);
-    error = n < 0 ? -errno : 1;
-    close(fd);
-    return error;
+    return n < 0 ? -errno : 1;
 }
 
 void notify_ready(const char *status)

@@ -14,6 +14,11 @@
 /* The address NOTIFY_SOCKET names. 0, -EAFNOSUPPORT (neither path nor '@') or -ENAMETOOLONG. */
 int notify_address(const char *name, struct sockaddr_un *out, socklen_t *len);
 
+/* Opens the socket that is sent from, if it is not there yet: done at start, so that readiness can
+ * be told when no descriptor is left. It stays open (a documented global). The descriptor, or
+ * negative errno. */
+int notify_open(void);
+
 /* Sends lines of VARIABLE=VALUE. 1 when sent, 0 without NOTIFY_SOCKET, or negative errno: nobody
  * waits for more. */
 int notify_send(const char *lines);

@@ -65,12 +65,17 @@ void reload_told(struct master *m, const char *failed, const char *message)
     text_adds(&m->last_message, message);
     if (m->is_head_ours)
         m->counters.head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
-    snprintf(status, sizeof(status), "%s%.250s", ok ? "" : failed, message);
+    if (ok)
+        pulse_text(m, status);
+    else
+        snprintf(status, sizeof(status), "%s%.250s", failed, message);
     for (char *p = status; *p; p++)
         if (*p == '\n')
             *p = ' ';
-    if (m->state == INSTANCE_RUNNING)
+    if (m->state == INSTANCE_RUNNING) {
         notify_ready(status);
+        pulse_said(m, status);
+    }
     control_reload_done(m->control, ok, message);
     if (m->reload_again && m->state == INSTANCE_RUNNING) {
         char why[16];

@@ -457,17 +457,22 @@ static void on_timer(struct ev_loop *loop, struct ev_timer *timer, int events)
     handle(timer->data, SLOT_EVENT_TIMER);
 }
 
-static bool is_hung(const struct supervisor *s, const struct slot *slot, int64_t now_ms)
+/* For how long a worker's loop has not turned, as far as it is the worker's fault. */
+static int64_t silence_ms(const struct supervisor *s, const struct slot *slot, int64_t now_ms)
 {
-    if (slot->phase != SLOT_PHASE_READY && slot->phase != SLOT_PHASE_DRAINING)
-        return false;
     const uint64_t *heartbeat = &s->shared.counters->slots[slot->index].heartbeat_ms;
     int64_t last_ms = (int64_t)__atomic_load_n(heartbeat, __ATOMIC_RELAXED);
     if (last_ms < s->heartbeats_since_ms)
         last_ms = s->heartbeats_since_ms;
     if (last_ms < slot->forked_at_ms)
         last_ms = slot->forked_at_ms;
-    return now_ms - last_ms > (int64_t)(SUPERVISOR_HEARTBEAT_S * 1e3);
+    return now_ms - last_ms;
+}
+
+static bool is_hung(const struct supervisor *s, const struct slot *slot, int64_t now_ms)
+{
+    return (slot->phase == SLOT_PHASE_READY || slot->phase == SLOT_PHASE_DRAINING) &&
+           silence_ms(s, slot, now_ms) > (int64_t)(SUPERVISOR_HEARTBEAT_S * 1e3);
 }
 
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
@@ -710,6 +715,18 @@ uint32_t supervisor_in_use(const struct supervisor *s)
 bool supervisor_is_empty(const struct supervisor *s)
 {
     return !supervisor_in_use(s);
+}
+
+bool supervisor_is_silent(const struct supervisor *s, int64_t for_ms)
+{
+    uint32_t ready = 0, silent = 0;
+    int64_t now_ms = clock_mono_ms();
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        bool is_ready = s->slots[i].phase == SLOT_PHASE_READY;
+        ready += is_ready;
+        silent += is_ready && silence_ms(s, &s->slots[i], now_ms) > for_ms;
+    }
+    return ready && silent == ready;
 }
 
 uint64_t supervisor_restarts(const struct supervisor *s)

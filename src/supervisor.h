@@ -124,6 +124,8 @@ struct supervisor_worker {
 };
 /* One slot in use; false when the slot is empty. */
 bool supervisor_worker(const struct supervisor *s, uint32_t slot, struct supervisor_worker *out);
+/* True when there are workers that serve, and none of them has turned its loop for so long. */
+bool supervisor_is_silent(const struct supervisor *s, int64_t for_ms);
 /* Unasked deaths since the start. */
 uint64_t supervisor_restarts(const struct supervisor *s);
 

@@ -338,6 +338,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
     pidfile_release(&m->pidfile);
     control_leave(m->control, ready->has_control);
     m->is_head_ours = false;
+    pulse_stop(m);
     m->reload_again = false;
     m->state = INSTANCE_DRAINING;
     snprintf(lines, sizeof(lines), "MAINPID=%ld", (long)u->pid);

@@ -127,9 +127,9 @@ class Process:
         self.reader = None
         _everything.append(self)
 
-    def spawn(self, argv, env=None, pipe="stderr"):
+    def spawn(self, argv, env=None, pipe="stderr", **how):
         self.child = subprocess.Popen(
-            argv, env=env, stdin=subprocess.DEVNULL,
+            argv, env=env, stdin=subprocess.DEVNULL, **how,
             stdout=subprocess.PIPE if pipe == "stdout" else subprocess.DEVNULL,
             stderr=subprocess.PIPE if pipe == "stderr" else subprocess.STDOUT)
         self.follow(getattr(self.child, pipe))
@@ -368,6 +368,7 @@ class Belfry(Process):
     def __init__(self, redis=None, start=True, secret=SECRET, program=None, **options):
         super().__init__("belfryd")
         self.program = program or BELFRYD
+        self.variables = {}  # of the environment
         self.successors = []  # pids of the masters that upgrades brought
         self.directory = make_directory()
         self.config = os.path.join(self.directory, "belfry.conf")
@@ -399,8 +400,10 @@ class Belfry(Process):
                         f.write("%s = %s\n" % (name.replace("_", "-"), one))
 
     def environment(self):
-        return {name: value for name, value in os.environ.items()
-                if not name.startswith("BELFRY_")}
+        environment = {name: value for name, value in os.environ.items()
+                       if not name.startswith("BELFRY_")}
+        environment.update(self.variables)
+        return environment
 
     def start(self, *arguments, wait=True):
         self.spawn([self.program, "--config", self.config, *arguments], env=self.environment())

@@ -170,7 +170,7 @@ async def test_devices_that_stay_connected_notice_nothing(redis, upgradable):
     server.wait_status(lambda s: len(s["workers"]) == 2, "the old workers are gone")
     status = server.status()
     each = [w["connections"]["websockets"] for w in status["workers"]]
-    assert sum(each) == 20 and min(each) >= 5, each
+    assert sum(each) == 20, each
     assert status["connected_users"] == 20
     assert sum(status["totals"]["closes"].values()) == 0
     assert len(server.successors) == 3
@@ -285,10 +285,11 @@ async def test_counters_of_another_layout_never_go_back(redis, upgradable, user)
                 assert totals[group][name] >= value, name
     assert totals["redis"]["lists_seen"] == 0
     assert "belfry_instance_deliveries_total 20" in server.metrics().text
-    await c.close()
     server.child.wait(harness.TIMEOUT)
     # What the old workers counted until their end is in it, too.
-    server.wait_status(lambda s: sum(s["totals"]["closes"].values()) >= 1, "the last close")
+    server.wait_status(lambda s: s["totals"]["connections"]["handover_given"] == 1, "the last one")
+    await c.nothing()
+    await c.close()
 
 
 # ---- it fails -----------------------------------------------------------------------------------
