@@ -60,7 +60,7 @@ static struct counters_slot private_slot;
 struct counters_slot *counters_self = &private_slot;
 
 _Static_assert(sizeof(struct counters_head) <= COUNTERS_SLOT_BYTES, "the head is one page");
-_Static_assert(offsetof(struct counters_slot, values) == 24, "seen by several processes");
+_Static_assert(offsetof(struct counters_slot, values) == 40, "seen by several processes");
 _Static_assert(offsetof(struct counters_head, earlier) == 104, "seen by several processes");
 
 static size_t segment_bytes(uint32_t slots)
@@ -144,6 +144,16 @@ void counters_retire(struct counters *c, uint32_t slot)
     __atomic_store_n(&s->heartbeat_ms, 0, __ATOMIC_RELAXED);
     zero_gauges(s);
     __atomic_store_n(&s->state, SLOT_EMPTY, __ATOMIC_RELEASE);
+}
+
+const char *counters_doing_words(uint32_t what)
+{
+    static const char *const words[DOINGS] = {
+#define DOING(name, text) text,
+#include "shared/doing.def"
+#undef DOING
+    };
+    return what < DOINGS ? words[what] : "unknown";
 }
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)

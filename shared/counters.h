@@ -30,6 +30,14 @@ enum counter {
 /* The row of a close reason: CTR_CLOSED_FIRST + CLOSE_x, the tables being in one order. */
 #define CTR_CLOSED_FIRST (COUNTERS - (int)CLOSE_REASONS)
 
+/* What a worker is doing: its last words, should it die of it. */
+enum doing {
+#define DOING(name, words) DOING_##name,
+#include "shared/doing.def"
+#undef DOING
+    DOINGS
+};
+
 enum counter_kind { COUNTER_TOTAL, COUNTER_GAUGE };
 
 struct counter_row {
@@ -47,14 +55,17 @@ enum instance_state { INSTANCE_STARTING, INSTANCE_RUNNING, INSTANCE_DRAINING, IN
 #define COUNTERS_MAX_SLOTS 256
 #define COUNTERS_SLOT_BYTES 4096
 
-/* One worker's slot. pid, generation and state are the master's; heartbeat and values the worker's.
- * */
+/* One worker's slot. pid, generation, state and restarts are the master's; the rest is the
+ * worker's, and outlives it. */
 struct counters_slot {
     uint32_t pid;
     uint32_t generation;
     uint32_t state;      /* enum slot_state */
     uint32_t restarts;   /* times the slot's worker died unasked */
     uint64_t heartbeat_ms; /* monotonic clock of the worker's last turn */
+    uint64_t doing_serial; /* connection that is handled; 0: none */
+    uint32_t doing;        /* enum doing */
+    uint32_t reserved;
     uint64_t values[COUNTERS];
 } __attribute__((aligned(COUNTERS_SLOT_BYTES)));
 
@@ -115,6 +126,13 @@ static inline void counters_set(enum counter id, uint64_t value)
 {
     __atomic_store_n(&counters_self->values[id], value, __ATOMIC_RELAXED);
 }
+
+static inline void counters_doing(enum doing what, uint64_t serial)
+{
+    __atomic_store_n(&counters_self->doing_serial, serial, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters_self->doing, (uint32_t)what, __ATOMIC_RELAXED);
+}
+const char *counters_doing_words(uint32_t what); /* "unknown" for none */
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
 /* Sum over all slots, empty ones included, and earlier totals. */

@@ -15,6 +15,7 @@ shared_libshared_la_SOURCES = \
     shared/counters.c \
     shared/counters.def \
     shared/counters.h \
+    shared/doing.def \
     shared/emit.c \
     shared/emit.h \
     shared/emit_script.c \

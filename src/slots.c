@@ -2,6 +2,9 @@
 
 #include "src/slots.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 /* One row for each phase; columns in the order of enum slot_event. Short names keep a row
  * readable. */
 #define TO(phase_, action_) {SLOT_PHASE_##phase_, SLOT_DO_##action_}
@@ -118,6 +121,18 @@ int64_t slots_backoff_ms(uint32_t young_deaths)
     while (--young_deaths && wait_ms < SLOTS_BACKOFF_MAX_MS)
         wait_ms *= 2;
     return wait_ms < SLOTS_BACKOFF_MAX_MS ? wait_ms : SLOTS_BACKOFF_MAX_MS;
+}
+
+enum slot_death slots_death(enum slot_phase phase, int status, bool was_hung, bool was_killed)
+{
+    bool is_asked = phase == SLOT_PHASE_DRAINING || phase == SLOT_PHASE_STOPPING;
+    if (was_hung)
+        return SLOT_DEATH_HUNG;
+    if (!WIFSIGNALED(status))
+        return is_asked ? SLOT_DEATH_NONE : SLOT_DEATH_OTHER;
+    if (WTERMSIG(status) != SIGKILL)
+        return SLOT_DEATH_CRASHED;
+    return was_killed ? SLOT_DEATH_NONE : SLOT_DEATH_KILLED;
 }
 
 enum slot_state slots_shared_state(enum slot_phase phase)

@@ -12,6 +12,7 @@
 #ifndef BELFRY_SRC_SLOTS_H
 #define BELFRY_SRC_SLOTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shared/counters.h"
@@ -71,6 +72,16 @@ struct slot_step slots_step(enum slot_phase phase, enum slot_event event);
 #define SLOTS_BACKOFF_MIN_MS 100
 #define SLOTS_BACKOFF_MAX_MS 10000
 int64_t slots_backoff_ms(uint32_t young_deaths);
+
+/* Of what a worker died. status: as waitpid(2) gives it. */
+enum slot_death {
+    SLOT_DEATH_NONE,    /* it ended as asked, or was killed because it did not in time */
+    SLOT_DEATH_KILLED,  /* SIGKILL that was not ours */
+    SLOT_DEATH_CRASHED, /* another signal */
+    SLOT_DEATH_HUNG,    /* killed by us: its loop did not turn, or it was not ready in time */
+    SLOT_DEATH_OTHER    /* it ended by itself */
+};
+enum slot_death slots_death(enum slot_phase phase, int status, bool was_hung, bool was_killed);
 
 /* What the shared memory says of a slot in this phase. */
 enum slot_state slots_shared_state(enum slot_phase phase);

@@ -34,6 +34,8 @@ struct slot {
     int64_t forked_at_ms;
     bool was_ready;        /* this process */
     bool told_reason;      /* this process said FAILED */
+    bool was_hung;         /* this process was killed for it */
+    bool was_killed;       /* this process was killed by us */
     uint32_t young_deaths; /* in a row */
     uint32_t start_deaths; /* before READY, in a row */
     struct control_drain drain;
@@ -221,6 +223,38 @@ static void on_control(struct ev_loop *loop, struct ev_io *io, int events)
 
 /* ---- processes ---- */
 
+/* What it was doing when it died, as it left it in the shared memory. */
+static void log_last_words(const struct slot *slot, const char *cause)
+{
+    const struct counters_slot *c = &slot->owner->shared.counters->slots[slot->index];
+    uint64_t serial = __atomic_load_n(&c->doing_serial, __ATOMIC_RELAXED);
+    char id[TRACE_CONNECTION_BYTES] = "";
+    if (serial)
+        trace_connection(slot->owner->shared.instance_id, serial, id);
+    log_error("worker-last-words", "slot", LOG_INT(slot->index), "pid", LOG_INT(slot->pid), "cause",
+              cause, "doing", counters_doing_words(__atomic_load_n(&c->doing, __ATOMIC_RELAXED)),
+              "conn", *id ? id : "none");
+}
+
+/* Counts a death where only the master can, and tells what is known of it. */
+static void note_death(const struct slot *slot, int status)
+{
+    static const struct {
+        enum counter counter;
+        const char *cause;
+    } deaths[] = {[SLOT_DEATH_KILLED] = {CTR_worker_deaths_killed, "SIGKILL from outside"},
+                  [SLOT_DEATH_CRASHED] = {CTR_worker_deaths_crashed, "a signal"},
+                  [SLOT_DEATH_HUNG] = {CTR_worker_deaths_hung, "it hung"},
+                  [SLOT_DEATH_OTHER] = {CTR_worker_deaths_other, "it ended by itself"}};
+    enum slot_death death =
+        slots_death(slot->phase, status, slot->was_hung, slot->was_killed);
+    if (death == SLOT_DEATH_NONE)
+        return;
+    counters_add_for_dead(slot->owner->shared.counters, slot->index, deaths[death].counter, 1);
+    const char *name = death == SLOT_DEATH_CRASHED ? sigabbrev_np(WTERMSIG(status)) : NULL;
+    log_last_words(slot, name ? name : deaths[death].cause);
+}
+
 static void log_exit(const struct slot *slot, int status, bool is_expected)
 {
     bool is_signal = WIFSIGNALED(status);
@@ -244,6 +278,7 @@ static void on_child(struct ev_loop *loop, struct ev_child *child, int events)
     close_control(slot);
     log_exit(slot, child->rstatus,
              slot->phase == SLOT_PHASE_DRAINING || slot->phase == SLOT_PHASE_STOPPING);
+    note_death(slot, child->rstatus);
     if (!*slot->reason)
         snprintf(slot->reason, sizeof(slot->reason), "a worker ended before it was ready (%s %d)",
                  WIFSIGNALED(child->rstatus) ? "signal" : "status",
@@ -301,10 +336,12 @@ static int fork_worker(struct slot *slot)
 static void do_fork(struct slot *slot)
 {
     slot->reason[0] = '\0';
-    slot->was_ready = slot->told_reason = false;
+    slot->was_ready = slot->told_reason = slot->was_hung = slot->was_killed = false;
     /* Of the dead worker before; the new one writes it from its first turn on. */
-    __atomic_store_n(&slot->owner->shared.counters->slots[slot->index].heartbeat_ms, 0,
-                     __ATOMIC_RELAXED);
+    struct counters_slot *c = &slot->owner->shared.counters->slots[slot->index];
+    __atomic_store_n(&c->heartbeat_ms, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->doing_serial, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->doing, DOING_NOTHING, __ATOMIC_RELAXED);
     int error = fork_worker(slot);
     if (error) {
         log_warning("fork-failed", "slot", LOG_INT(slot->index), "error", log_errno(error));
@@ -335,6 +372,8 @@ static void do_kill(struct slot *slot, enum slot_event event)
     if (!*slot->reason && !slot->was_ready)
         snprintf(slot->reason, sizeof(slot->reason), "a worker was not ready within %d s",
                  (int)SUPERVISOR_START_S);
+    slot->was_killed = true;
+    slot->was_hung = slot->was_hung || event == SLOT_EVENT_HUNG || !slot->was_ready;
     kill(slot->pid, SIGKILL);
     set_timer(slot, SUPERVISOR_END_S);
 }

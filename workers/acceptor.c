@@ -82,6 +82,7 @@ static bool accept_one(struct port *p)
     struct acceptor *a = p->acceptor;
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
+    counters_doing(DOING_ACCEPT, 0);
     int fd = accept4(p->io.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         counters_inc(CTR_connections_accepted);

@@ -205,6 +205,7 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int revents)
 {
     struct conn *c = io->data;
     (void)loop;
+    counters_doing(DOING_CLIENT, c->serial);
     if (revents & EV_WRITE) {
         c->is_blocked = false;
         /* Room in the kernel means that the peer took something: as good a sign of life as any. */
@@ -215,6 +216,7 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int revents)
     else if (((revents & EV_READ) || c->tls) && wants_read(c))
         read_once(c);
     conn_mark(c);
+    counters_doing(DOING_TURN, 0);
 }
 
 void conn_io_start(struct conn *c)
@@ -257,6 +259,7 @@ static void linger(struct conn *c)
 
 static void end_turn(struct conns *s, struct conn *c)
 {
+    counters_doing(DOING_FLUSH, c->serial);
     if (c->needs_session_close)
         conn_release_session(c);
     if (c->state == CONN_DEAD) {

@@ -291,6 +291,7 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *data)
 {
     (void)ac;
     struct store_call *c = data;
+    counters_doing(DOING_REPLY, 0); /* until the next event, or the end of the turn */
     if (!reply) {
         call_fail(c, c->store->lost_error);
         call_finish(c);

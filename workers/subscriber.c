@@ -283,6 +283,7 @@ static void on_pause(void *data)
     s->broadcast_count = 0;
     if (count)
         session_on_broadcasts(s->w, s->broadcasts, count);
+    counters_doing(DOING_TURN, 0);
     if (s->waiting_count)
         hand_on(s);
 }
@@ -298,6 +299,7 @@ static void on_broadcast(struct subscriber *s, struct text_span payload)
 
 static void on_message(struct subscriber *s, struct text_span channel, struct text_span payload)
 {
+    counters_doing(DOING_MESSAGE, 0);
     if (text_span_eq(channel, s->w->start->keys->broadcast_channel)) {
         on_broadcast(s, payload);
         return;

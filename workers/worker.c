@@ -319,6 +319,7 @@ static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
     (void)check;
     (void)events;
     trace_set_time((int64_t)(ev_now(loop) * 1e6));
+    counters_doing(DOING_TURN, 0);
 }
 
 static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
@@ -329,6 +330,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     conns_flush(life->worker.conns);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
+    counters_doing(DOING_NOTHING, 0);
 }
 
 static void on_second(struct ev_loop *loop, ev_timer *timer, int events)

@@ -221,10 +221,38 @@ START_TEST(every_phase_and_event_has_a_name_of_its_own)
 }
 END_TEST
 
+START_TEST(a_death_is_of_one_kind)
+{
+    const struct {
+        enum slot_phase phase;
+        int status; /* as waitpid(2) lays it out: signal, or exit code in the next byte */
+        bool was_hung, was_killed;
+        enum slot_death death;
+    } cases[] = {
+        {SLOT_PHASE_READY, 9, false, false, SLOT_DEATH_KILLED},
+        {SLOT_PHASE_DRAINING, 9, false, false, SLOT_DEATH_KILLED},
+        {SLOT_PHASE_READY, 11, false, false, SLOT_DEATH_CRASHED},
+        {SLOT_PHASE_STOPPING, 6, false, false, SLOT_DEATH_CRASHED},
+        {SLOT_PHASE_FAILING, 9, true, true, SLOT_DEATH_HUNG},
+        {SLOT_PHASE_STOPPING, 9, true, true, SLOT_DEATH_HUNG},
+        {SLOT_PHASE_STOPPING, 9, false, true, SLOT_DEATH_NONE}, /* out of time */
+        {SLOT_PHASE_READY, 0, false, false, SLOT_DEATH_OTHER},
+        {SLOT_PHASE_STARTING, 1 << 8, false, false, SLOT_DEATH_OTHER},
+        {SLOT_PHASE_DRAINING, 0, false, false, SLOT_DEATH_NONE},
+        {SLOT_PHASE_STOPPING, 1 << 8, false, false, SLOT_DEATH_NONE},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        ck_assert_int_eq(slots_death(cases[i].phase, cases[i].status, cases[i].was_hung,
+                                     cases[i].was_killed),
+                         cases[i].death);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("slots");
     TCase *t = tcase_create("table");
+    tcase_add_test(t, a_death_is_of_one_kind);
     tcase_add_test(t, every_event_that_can_happen_leaves_process_and_timer_as_the_phase_says);
     tcase_add_test(t, a_stopped_slot_is_empty_once_its_process_is_gone);
     tcase_add_test(t, a_worker_that_dies_unasked_comes_back_and_one_told_to_end_does_not);
