@@ -31,7 +31,7 @@ enum control_type {
 struct control_drain {
     int64_t over_ms;  /* spread the closing over this time */
     uint32_t restart; /* 1: 1012 or drop as restart-close says; 0: 1001 */
-    uint32_t reserved;
+    uint32_t lame_ms; /* accept for so long: health says draining, new WebSockets are refused */
 };
 
 struct ipc_message {

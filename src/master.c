@@ -99,11 +99,16 @@ static void on_shut(struct ev_loop *loop, struct ev_timer *timer, int events)
         listeners_shut_clients(m->current->listeners);
 }
 
-void master_shut_later(struct master *m)
+static void shut_after(struct master *m, double after_s)
 {
     ev_timer_stop(m->loop, &m->shut_timer);
-    ev_timer_set(&m->shut_timer, MASTER_SHUT_S, 0.0);
+    ev_timer_set(&m->shut_timer, after_s, 0.0);
     ev_timer_start(m->loop, &m->shut_timer);
+}
+
+void master_shut_later(struct master *m)
+{
+    shut_after(m, MASTER_SHUT_S);
 }
 
 void master_finish_if_empty(struct master *m)
@@ -128,6 +133,16 @@ static void stop(struct master *m, const char *cause)
     master_finish_if_empty(m);
 }
 
+/*
+ * For how long the beginning of a graceful stop is lame: health says draining over connections that
+ * are accepted yet, so that a load balancer hears it rather than finds nobody there. New WebSockets
+ * are refused from the start.
+ */
+static uint32_t lame_time(int64_t over_ms)
+{
+    return (uint32_t)(over_ms / 4 < MASTER_LAME_MS ? over_ms / 4 : MASTER_LAME_MS);
+}
+
 static void drain(struct master *m, const char *cause)
 {
     if (m->state == INSTANCE_STARTING)
@@ -138,10 +153,12 @@ static void drain(struct master *m, const char *cause)
     reload_cancel(m);
     upgrade_cancel(m);
     int64_t over_ms = m->current->opt->drain_time;
+    uint32_t lame_ms = lame_time(over_ms);
+    struct control_drain how = {.over_ms = over_ms, .lame_ms = lame_ms};
     log_notice("draining", "cause", cause, "over_ms", LOG_INT(over_ms));
     notify_stopping("draining");
-    supervisor_drain_all(m->supervisor, over_ms);
-    master_shut_later(m);
+    supervisor_drain_all(m->supervisor, &how);
+    shut_after(m, lame_ms / 1e3 + MASTER_SHUT_S);
     master_finish_if_empty(m);
 }
 

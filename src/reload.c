@@ -146,7 +146,8 @@ static void commit(struct master *m)
     m->counters.head->generation = m->current->number;
     m->counters.head->workers = m->current->workers;
     link_workers(m, old, m->current);
-    supervisor_drain(m->supervisor, old->number, m->current->opt->drain_time, true);
+    struct control_drain how = {.over_ms = m->current->opt->drain_time, .restart = 1};
+    supervisor_drain(m->supervisor, old->number, &how);
     retire(m, old);
     reload_reap(m);
     if (m->dev && dev_prepare(m->dev, m->current))

@@ -574,14 +574,14 @@ static void unassign(struct slot *slot)
         slot->generation = NULL;
 }
 
-void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms, bool is_restart)
+void supervisor_drain(struct supervisor *s, uint32_t generation, const struct control_drain *how)
 {
     for (uint32_t i = 0; i < s->slot_count; i++) {
         struct slot *slot = &s->slots[i];
         if (!belongs(slot, generation))
             continue;
         if (slot->phase == SLOT_PHASE_READY)
-            slot->drain = (struct control_drain){.over_ms = over_ms, .restart = is_restart};
+            slot->drain = *how;
         handle(slot, SLOT_EVENT_DRAIN);
         unassign(slot);
     }
@@ -640,11 +640,11 @@ void supervisor_stop_all(struct supervisor *s)
     }
 }
 
-void supervisor_drain_all(struct supervisor *s, int64_t over_ms)
+void supervisor_drain_all(struct supervisor *s, const struct control_drain *how)
 {
     for (uint32_t i = 0; i < s->slot_count; i++)
         if (s->slots[i].generation)
-            supervisor_drain(s, s->slots[i].generation->number, over_ms, false);
+            supervisor_drain(s, s->slots[i].generation->number, how);
 }
 
 void supervisor_send_log(struct supervisor *s)

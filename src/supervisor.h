@@ -66,9 +66,8 @@ void supervisor_free(struct supervisor *s); /* only when supervisor_is_empty, or
  * few slots are empty. Failing forks are tried again with back-off and reported as
  * on_start_failed. */
 int supervisor_start(struct supervisor *s, const struct generation *g);
-/* Ends the workers of one generation: bit by bit (over_ms; is_restart: 1012 or drop), or at
- * once. */
-void supervisor_drain(struct supervisor *s, uint32_t generation, int64_t over_ms, bool is_restart);
+/* Ends the workers of one generation: bit by bit, or at once. */
+void supervisor_drain(struct supervisor *s, uint32_t generation, const struct control_drain *how);
 /*
  * Hand-over. For each pair of an old and a new worker one ipc_stream_pair: all ends of an old
  * worker in one supervisor_give, each other end in a supervisor_take of its new worker; at last
@@ -86,7 +85,7 @@ uint32_t supervisor_list(const struct supervisor *s, uint32_t generation, enum s
                          uint32_t *slots, uint32_t max);
 void supervisor_stop(struct supervisor *s, uint32_t generation);
 void supervisor_stop_all(struct supervisor *s);
-void supervisor_drain_all(struct supervisor *s, int64_t over_ms);
+void supervisor_drain_all(struct supervisor *s, const struct control_drain *how);
 /* Sends the log file of this process to every worker. */
 void supervisor_send_log(struct supervisor *s);
 /* Sends a message to one worker that serves or drains. 0, -ESRCH when there is none, or another

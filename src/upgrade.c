@@ -330,6 +330,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
 {
     struct upgrade *u = &m->upgrade;
     struct upgrade_switch order = {.reload_again = m->reload_again};
+    struct control_drain how = {.over_ms = ready->drain_ms, .restart = 1};
     char lines[64];
     u->phase = UPGRADE_PHASE_LEFT;
     u->is_apart = !ready->has_segments;
@@ -345,7 +346,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
     notify_send(lines);
     tell(m, UPGRADE_SWITCH, &order, sizeof(order), -1);
     give_all(m, ready->workers);
-    supervisor_drain(m->supervisor, m->current->number, ready->drain_ms, true);
+    supervisor_drain(m->supervisor, m->current->number, &how);
     if (u->is_apart)
         set_timer(u, TOTALS_S, TOTALS_S);
     log_notice("upgraded", "new_pid", LOG_INT(u->pid), "new_workers", LOG_INT(ready->workers));

@@ -23,6 +23,7 @@ struct acceptor {
     struct worker *worker;
     struct ev_timer pause;
     bool is_stopped;  /* client listeners */
+    bool is_replaced; /* the metrics listener, too */
     int reserve;      /* descriptor given up for a moment when there is no other; -1: none */
     size_t port_count;
     struct port ports[];
@@ -36,7 +37,7 @@ static int open_reserve(void)
 static void start_ports(struct acceptor *a)
 {
     for (size_t i = 0; i < a->port_count; i++)
-        if (a->ports[i].listener->is_metrics || !a->is_stopped)
+        if (!a->is_stopped || (a->ports[i].listener->is_metrics && !a->is_replaced))
             ev_io_start(a->worker->loop, &a->ports[i].io);
 }
 
@@ -137,10 +138,11 @@ struct acceptor *acceptor_new(struct worker *w)
     return a;
 }
 
-void acceptor_stop(struct acceptor *a)
+void acceptor_stop(struct acceptor *a, bool is_replaced)
 {
     a->is_stopped = true;
-    stop_ports(a, true);
+    a->is_replaced = is_replaced;
+    stop_ports(a, !is_replaced);
 }
 
 void acceptor_free(struct acceptor *a)

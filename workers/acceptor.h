@@ -15,8 +15,9 @@
 
 /* Starts accepting on all of start->listeners. NULL without memory. */
 struct acceptor *acceptor_new(struct worker *w);
-/* Stops taking connections from client listeners; metrics go on. */
-void acceptor_stop(struct acceptor *a);
+/* Stops taking connections from client listeners, and with is_replaced, which means that other
+ * workers serve them, from that of the metrics. */
+void acceptor_stop(struct acceptor *a, bool is_replaced);
 void acceptor_free(struct acceptor *a);
 
 #endif

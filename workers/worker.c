@@ -53,6 +53,7 @@ struct life {
     uint64_t suppressed; /* log_suppressed() when it was last counted */
     uint64_t random;
     int64_t began_ms;   /* of the drain; monotonic */
+    int64_t lame_until_ms; /* monotonic: accept until then; 0: no more */
     int64_t over_ms;
     int64_t until_ms;   /* monotonic: exit then, whoever is left */
     int64_t quiet_ms;   /* monotonic: since when only fresh or resting HTTP is left; 0: not yet */
@@ -146,6 +147,8 @@ static bool is_drained(struct life *life, const struct census *census, int64_t n
 {
     if (now_ms >= life->until_ms)
         return true;
+    if (life->lame_until_ms)
+        return false;
     if (census->open || census->moving || census->busy ||
         !handover_is_flushed(life->worker.handover)) {
         life->quiet_ms = 0;
@@ -166,11 +169,19 @@ static void spread_anew(struct life *life, uint64_t open, int64_t *passed_ms)
     *passed_ms = 0;
 }
 
+static void end_lameness(struct life *life)
+{
+    acceptor_stop(life->worker.acceptor, false);
+    life->lame_until_ms = 0;
+}
+
 /* Closes as many as the time that passed asks for; ends the process when nobody is left. */
 static void drain_step(struct life *life)
 {
     int64_t now_ms = clock_mono_ms(), passed_ms = now_ms - life->began_ms;
     struct census census = {.life = life};
+    if (life->lame_until_ms && now_ms >= life->lame_until_ms)
+        end_lameness(life);
     if (passed_ms >= life->over_ms && passed_ms >= DRAIN_GIVE_MS)
         handover_give_up(life->worker.handover);
     conns_each(life->worker.conns, census_count, &census);
@@ -217,7 +228,9 @@ static void drain(struct life *life, const struct control_drain *order, struct i
     life->closed = 0;
     life->quiet_ms = 0;
     w->is_draining = true;
-    acceptor_stop(w->acceptor);
+    life->lame_until_ms = order->lame_ms ? life->began_ms + order->lame_ms : 0;
+    if (!life->lame_until_ms)
+        acceptor_stop(w->acceptor, order->restart);
     handover_give(w->handover, m->fds, m->fd_count);
     m->fd_count = 0;
     struct census census = {.life = life};
@@ -244,7 +257,7 @@ static void stop(struct life *life, const char *why)
     life->phase = PHASE_STOPPING;
     life->until_ms = clock_mono_ms() + STOP_LIMIT_MS;
     w->is_draining = true;
-    acceptor_stop(w->acceptor);
+    acceptor_stop(w->acceptor, false);
     handover_give_up(w->handover);
     conns_each(w->conns, close_for_stop, NULL);
     ev_timer_again(w->loop, &life->tick);

@@ -177,6 +177,39 @@ async def test_quit_says_nothing_to_clients_that_a_close_frame_keeps_away(make_s
     server.check_log()
 
 
+async def test_a_graceful_stop_tells_load_balancers_first(make_server, user):
+    """A quarter of drain-time, over new connections; then nobody is accepted any more."""
+    server = make_server(drain_time="4s")
+    keep = await Client.attach(server, user)
+    began = time.monotonic()
+    server.signal(signal.SIGQUIT)
+    server.wait_log("worker-draining")
+    answers = []
+
+    def is_refused():
+        try:
+            answer = server.health()
+        except ConnectionRefusedError:
+            return True
+        answers.append((answer.status, answer.json["status"], answer.headers["Connection"]))
+        with harness.RawClient(server, "token=" + token(user)) as new:
+            assert new.status == 503 and "Retry-After" in new.head
+        return False
+
+    def look():
+        try:
+            return is_refused()
+        except (ConnectionError, harness.Failure):  # shut between the two
+            return False
+
+    await harness.eventually_async(look, "nobody is accepted")
+    assert 0.7 < time.monotonic() - began < 2.5
+    assert set(answers) == {(503, "draining", "close")}
+    assert len(answers) > 3
+    assert (await keep.closed())[0] == 1001
+    assert server.wait(8) == 0
+
+
 async def test_while_draining_nobody_new_is_accepted(make_server, user):
     server = make_server(drain_time="2s")
     keep = await Client.attach(server, user)
