@@ -30,8 +30,16 @@ enum control_type {
  */
 struct control_drain {
     int64_t over_ms;  /* spread the closing over this time */
-    uint32_t restart; /* 1: 1012 or drop as restart-close says; 0: 1001 */
+    uint8_t restart; /* 1: 1012; 0: 1001 */
+    uint8_t drop;    /* 1: close TCP without a frame instead: restart-close as it is now */
+    uint16_t reserved;
     uint32_t lame_ms; /* accept for so long: health says draining, new WebSockets are refused */
+};
+
+/* How to log from now on; with the descriptor of the log file, if it goes to one. */
+struct control_log {
+    uint32_t level;  /* enum log_level */
+    uint32_t format; /* enum log_format */
 };
 
 struct ipc_message {

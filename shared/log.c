@@ -141,6 +141,21 @@ void log_set_level(enum log_level level)
     state.level = level;
 }
 
+void log_set_format(enum log_format format)
+{
+    state.format = format;
+}
+
+enum log_level log_present_level(void)
+{
+    return state.level;
+}
+
+enum log_format log_present_format(void)
+{
+    return state.format;
+}
+
 void log_set_role(const char *role)
 {
     snprintf(state.role, sizeof(state.role), "%s", role);

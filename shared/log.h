@@ -38,6 +38,9 @@ int log_fd(void);
 /* Takes fd (given) as the log file from now on. */
 void log_take_fd(int fd);
 void log_set_level(enum log_level level);
+void log_set_format(enum log_format format);
+enum log_level log_present_level(void);
+enum log_format log_present_format(void);
 /* Short name of this process in each line: "master", "w0", "ctl". Copied. */
 void log_set_role(const char *role);
 bool log_enabled(enum log_level level);

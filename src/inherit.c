@@ -373,6 +373,7 @@ void inherit_ready(struct master *m)
     struct upgrade_ready ready = {.workers = m->current->workers,
                                   .has_control = in->has_control,
                                   .has_segments = in->has_segments,
+                                  .drop = master_drain_order(m, true).drop,
                                   .drain_ms = m->current->opt->drain_time};
     if (in->phase != INHERIT_STARTING)
         return;

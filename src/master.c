@@ -143,6 +143,13 @@ static uint32_t lame_time(int64_t over_ms)
     return (uint32_t)(over_ms / 4 < MASTER_LAME_MS ? over_ms / 4 : MASTER_LAME_MS);
 }
 
+struct control_drain master_drain_order(const struct master *m, bool is_restart)
+{
+    const struct options *opt = m->current->opt;
+    return (struct control_drain){.over_ms = opt->drain_time, .restart = is_restart,
+                                  .drop = opt->restart_close == RESTART_CLOSE_DROP};
+}
+
 static void drain(struct master *m, const char *cause)
 {
     if (m->state == INSTANCE_STARTING)
@@ -154,7 +161,8 @@ static void drain(struct master *m, const char *cause)
     upgrade_cancel(m);
     int64_t over_ms = m->current->opt->drain_time;
     uint32_t lame_ms = lame_time(over_ms);
-    struct control_drain how = {.over_ms = over_ms, .lame_ms = lame_ms};
+    struct control_drain how = master_drain_order(m, false);
+    how.lame_ms = lame_ms;
     log_notice("draining", "cause", cause, "over_ms", LOG_INT(over_ms));
     notify_stopping("draining");
     supervisor_drain_all(m->supervisor, &how);

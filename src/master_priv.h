@@ -110,6 +110,8 @@ void master_begin(struct master *m);
 void master_fail_upgrade(struct master *m, const char *reason);
 /* Leaves the loop when the instance is ending and nothing is left to wait for. */
 void master_finish_if_empty(struct master *m);
+/* What draining workers do with connections they cannot hand over, as the present options say. */
+struct control_drain master_drain_order(const struct master *m, bool is_restart);
 /* Takes log-target, log-level and log-format of the snapshot. 0 or negative errno. */
 int master_open_log(const struct options *opt);
 const char *master_state_name(enum instance_state state);

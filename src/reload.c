@@ -146,7 +146,7 @@ static void commit(struct master *m)
     m->counters.head->generation = m->current->number;
     m->counters.head->workers = m->current->workers;
     link_workers(m, old, m->current);
-    struct control_drain how = {.over_ms = m->current->opt->drain_time, .restart = 1};
+    struct control_drain how = master_drain_order(m, true); /* by the new options */
     supervisor_drain(m->supervisor, old->number, &how);
     retire(m, old);
     reload_reap(m);
@@ -194,6 +194,16 @@ void reload_cancel(struct master *m)
 
 /* ---- the beginning ---- */
 
+/* Adds a line about an option's value in the snapshot that is tried. */
+static void complain(struct master *m, const struct options *opt, enum option_id id,
+                     const char *what)
+{
+    char text[512];
+    snprintf(text, sizeof(text), "%s: %s", options_table[id].name, what);
+    text_adds(&m->report, m->report.len ? "\n" : "");
+    options_locate(opt, text, &m->report);
+}
+
 /* Names the options that only a restart changes. */
 static int check_restart_options(struct master *m, const struct options *now,
                                  const struct options *then)
@@ -203,8 +213,7 @@ static int check_restart_options(struct master *m, const struct options *now,
     for (int i = 0; i < n; i++) {
         if (options_table[ids[i]].reload != OPTION_RESTART)
             continue;
-        text_addf(&m->report, "%s%s: changing it needs a restart", m->report.len ? "\n" : "",
-                  options_table[ids[i]].name);
+        complain(m, then, ids[i], "changing it needs a restart");
         error = -EINVAL;
     }
     return error;
@@ -219,7 +228,7 @@ static int prepare(struct master *m, struct generation **out)
     next->number = m->current->number + 1;
     error = check_restart_options(m, m->current->opt, next->opt);
     if (!error && next->redis.is_embedded) {
-        text_adds(&m->report, "redis-url: embedded needs a restart");
+        complain(m, next->opt, OPT_redis_url, "embedded needs a restart");
         error = -EINVAL;
     }
     if (!error)
@@ -227,7 +236,7 @@ static int prepare(struct master *m, struct generation **out)
     if (!error) {
         error = master_open_log(next->opt);
         if (error)
-            text_addf(&m->report, "log-target: %s: %s", next->opt->log_target, log_errno(error));
+            complain(m, next->opt, OPT_log_target, log_errno(error));
     }
     if (error) {
         generation_free(next);

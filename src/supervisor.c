@@ -147,8 +147,16 @@ static void send_control(struct slot *slot, enum control_type type)
     const int *fds;
     if (slot->control_fd < 0)
         return;
-    const void *body = type == CONTROL_DRAIN ? &slot->drain : NULL;
-    size_t len = type == CONTROL_DRAIN ? sizeof(slot->drain) : 0;
+    struct control_log how = {log_present_level(), log_present_format()};
+    const void *body = NULL;
+    size_t len = 0;
+    if (type == CONTROL_DRAIN) {
+        body = &slot->drain;
+        len = sizeof(slot->drain);
+    } else if (type == CONTROL_LOG) {
+        body = &how;
+        len = sizeof(how);
+    }
     size_t count = fds_of(slot, type, &log, &fds);
     int error = ipc_send_fds(slot->control_fd, type, body, len, fds, count);
     slot->unsent &= ~(1u << type);
@@ -649,7 +657,7 @@ void supervisor_drain_all(struct supervisor *s, const struct control_drain *how)
 
 void supervisor_send_log(struct supervisor *s)
 {
-    for (uint32_t i = 0; i < s->slot_count && log_fd() >= 0; i++)
+    for (uint32_t i = 0; i < s->slot_count; i++)
         send_control(&s->slots[i], CONTROL_LOG);
 }
 

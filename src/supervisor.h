@@ -86,7 +86,7 @@ uint32_t supervisor_list(const struct supervisor *s, uint32_t generation, enum s
 void supervisor_stop(struct supervisor *s, uint32_t generation);
 void supervisor_stop_all(struct supervisor *s);
 void supervisor_drain_all(struct supervisor *s, const struct control_drain *how);
-/* Sends the log file of this process to every worker. */
+/* Tells every worker to log as this process does. */
 void supervisor_send_log(struct supervisor *s);
 /* Sends a message to one worker that serves or drains. 0, -ESRCH when there is none, or another
  * negative errno (-EAGAIN: it does not read; nothing is kept). */

@@ -330,7 +330,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
 {
     struct upgrade *u = &m->upgrade;
     struct upgrade_switch order = {.reload_again = m->reload_again};
-    struct control_drain how = {.over_ms = ready->drain_ms, .restart = 1};
+    struct control_drain how = {.over_ms = ready->drain_ms, .restart = 1, .drop = ready->drop != 0};
     char lines[64];
     u->phase = UPGRADE_PHASE_LEFT;
     u->is_apart = !ready->has_segments;

@@ -64,7 +64,7 @@ struct upgrade_ready {
     uint32_t workers;     /* that take connections over */
     uint32_t has_control; /* the control socket was taken over, too */
     uint32_t has_segments;
-    uint32_t reserved;
+    uint32_t drop;        /* restart-close of the new configuration */
     int64_t drain_ms; /* over which the old workers close what cannot be handed over */
 };
 

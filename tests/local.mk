@@ -95,6 +95,7 @@ e2e_tests = \
     tests/e2e/test_operator.py \
     tests/e2e/test_processes.py \
     tests/e2e/test_redis_faults.py \
+    tests/e2e/test_reload.py \
     tests/e2e/test_slow.py \
     tests/e2e/test_systemd.py \
     tests/e2e/test_tokens.py \

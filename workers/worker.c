@@ -219,7 +219,7 @@ static void drain(struct life *life, const struct control_drain *order, struct i
     if (life->phase == PHASE_STOPPING)
         return;
     life->reason = order->restart ? CLOSE_RESTART : CLOSE_SHUTDOWN;
-    if (w->opt->restart_close == RESTART_CLOSE_DROP) /* clients that a frame would keep away */
+    if (order->drop) /* clients that a frame would keep away */
         life->reason = CLOSE_DROPPED;
     life->phase = PHASE_DRAINING;
     life->began_ms = clock_mono_ms();
@@ -265,6 +265,18 @@ static void stop(struct life *life, const char *why)
 
 /* ---- what others say to this process ---- */
 
+static void set_log(struct ipc_message *m)
+{
+    struct control_log how;
+    if (m->fd_count)
+        log_take_fd(ipc_take_fd(m));
+    if (m->body_len != sizeof(how))
+        return;
+    memcpy(&how, m->body, sizeof(how));
+    log_set_level((enum log_level)how.level);
+    log_set_format((enum log_format)how.format);
+}
+
 static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
@@ -289,8 +301,7 @@ static void on_message(struct life *life, struct ipc_message *m)
         inquest_on_tell(life->worker.inquest, m->body, m->body_len);
         break;
     case CONTROL_LOG:
-        if (m->fd_count)
-            log_take_fd(ipc_take_fd(m));
+        set_log(m);
         break;
     default:
         log_warning("control-unknown", "type", LOG_INT(m->type));
