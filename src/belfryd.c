@@ -48,7 +48,8 @@ static void print_help(void)
           "\n",
           stdout);
     options_print_help(stdout);
-    fputs("\nSignals: HUP reload, QUIT graceful stop, TERM stop, USR1 reopen log files.\n"
+    fputs("\nSignals: HUP reload, USR2 upgrade, QUIT graceful stop, TERM stop, USR1 reopen log\n"
+          "files.\n"
           "Manual: belfryd(8), belfry.conf(5).\n",
           stdout);
 }

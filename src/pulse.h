@@ -1,6 +1,6 @@
 /*
- * pulse.h - what the service manager is told all the time: how many are served (STATUS), and that this
- * instance works (WATCHDOG). sd_notify(3), sd_watchdog_enabled(3).
+ * pulse.h - what the service manager is told all the time: how many are served (STATUS), and that
+ * this instance works (WATCHDOG). sd_notify(3), sd_watchdog_enabled(3).
  *
  * Master only, while it is the instance. The watchdog is fed from the master's loop, so it is not
  * when that hangs; and it is not fed while every worker that serves is silent, for then nobody is

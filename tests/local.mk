@@ -43,6 +43,7 @@ unit_tests = \
     tests/unit/check_recent \
     tests/unit/check_redislink \
     tests/unit/check_redisurl \
+    tests/unit/check_segment \
     tests/unit/check_session \
     tests/unit/check_session_lag \
     tests/unit/check_slots \
@@ -52,6 +53,7 @@ unit_tests = \
     tests/unit/check_token \
     tests/unit/check_token_keys \
     tests/unit/check_trace \
+    tests/unit/check_upgrade \
     tests/unit/check_usertable \
     tests/unit/check_uuid7 \
     tests/unit/check_verdict \

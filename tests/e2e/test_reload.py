@@ -38,7 +38,6 @@ def write(path, text):
 # ---- refused ------------------------------------------------------------------------------------
 
 
-
 WRONG = {
     "a value": ("ping-interval", "range|unit|time", lambda tmp: {"ping_interval": "never"}),
     "a key that is not there": ("jwt-secret-file", "No such file",
