@@ -266,7 +266,8 @@ async def test_counters_of_another_layout_never_go_back(redis, upgradable, user)
     for n in range(20):
         produce(redis, user, message(user=user))
         await c.next()
-    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    other = [w for w in server.status()["workers"] if not w["connections"]["websockets"]][0]
+    os.kill(other["pid"], signal.SIGKILL)
     server.wait_status(lambda s: s["restarts"] == 1, "replaced")
     before = server.status()["totals"]
     assert before["messages"]["deliveries"] == 20

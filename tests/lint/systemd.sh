@@ -10,7 +10,8 @@ lint()
     version=$(systemd-analyze --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
     [ "${version:-0}" -ge 253 ] || known='/^Type=notify-reload$/' # the unit explains
     sed -e "${known}d" -e 's|@sbindir@/belfryd|/bin/true|' -e 's|@sysconfdir@|/etc|' \
-        -e '/^Documentation=/d' -e '/^User=/d' -e '/^Group=/d' etc/belfryd.service.in >"$scratch/belfryd.service"
+        -e '/^Documentation=/d' -e '/^User=/d' -e '/^Group=/d' \
+        etc/belfryd.service.in >"$scratch/belfryd.service"
     systemd-analyze verify --man=no "$scratch/belfryd.service" 2>&1 | grep -F "$scratch" |
         sed "s|$scratch/belfryd.service|etc/belfryd.service.in|"
     # Every directive that takes something away is explained.
