@@ -383,17 +383,25 @@ def test_a_binary_that_hangs_is_ended_after_30_s_and_meanwhile_orders_wait(upgra
     server.wait_status(lambda s: s["worker_count"] == 1, "the reload that waited")
 
 
+def upgrade_and_stop_the_old_one(server, upgradable):
+    """The new one, which comes slowly, finds everything in the link and nobody who listens; its
+    pid."""
+    put(upgradable.path, script("sleep 0.3", "exec %s \"$@\"" % BELFRYD))
+    mark, pid = server.mark(), server.pid
+    server.signal(signal.SIGUSR2)
+    line = server.wait_log("upgrade-started", after=mark)
+    server.status()  # what it gives is in the link when it answers
+    os.kill(pid, signal.SIGSTOP)
+    return int(re.search(r"pid=(\d+)", line).group(1))
+
+
 def test_what_workers_of_a_failed_binary_left_is_cleaned(upgradable):
     """The new one got as far as workers that serve, and is killed before it takes over."""
     server = upgradable.start(workers="1")
-    pid = server.pid
-    mark = server.mark()
-    server.signal(signal.SIGUSR2)
-    server.wait_log("upgrade-from", after=mark)
-    os.kill(pid, signal.SIGSTOP)  # it hears READY late
+    pid, mark = server.pid, server.mark()
+    new = upgrade_and_stop_the_old_one(server, upgradable)  # it hears READY late
     try:
         server.wait_log(r"worker-is-ready .*generation=2", after=mark)
-        new = int(re.search(r"upgrade-started .*pid=(\d+)", server.log_text(mark)).group(1))
         os.kill(new, signal.SIGKILL)
         harness.eventually(lambda: not is_alive(new), "killed")
     finally:
@@ -402,6 +410,7 @@ def test_what_workers_of_a_failed_binary_left_is_cleaned(upgradable):
     server.wait_log("orphan-gone", after=mark)
     status = server.status()
     assert status["pid"] == pid and len(status["workers"]) == 1
+    put(upgradable.path, binary())
     assert server.upgrade()["generation"] == 2
 
 
@@ -442,11 +451,8 @@ def test_an_old_master_that_is_killed_before_the_new_one_speaks_is_replaced(upgr
 def test_an_old_master_that_is_killed_before_the_switch_is_replaced(upgradable):
     server = upgradable.start()
     pid, workers, mark = server.pid, server.worker_pids(), server.mark()
-    server.signal(signal.SIGUSR2)
-    server.wait_log("upgrade-from", after=mark)
-    os.kill(pid, signal.SIGSTOP)
+    new = upgrade_and_stop_the_old_one(server, upgradable)
     server.wait_log(r"worker-is-ready .*generation=2", after=mark)
-    new = int(re.search(r"upgrade-started .*pid=(\d+)", server.log_text(mark)).group(1))
     os.kill(pid, signal.SIGKILL)
     server.child.wait(harness.TIMEOUT)
     assert server.wait_successor()["pid"] == new
