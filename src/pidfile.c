@@ -91,6 +91,12 @@ void pidfile_release(struct pidfile *p)
         flock(p->fd, LOCK_UN);
 }
 
+void pidfile_lock(struct pidfile *p)
+{
+    if (p->fd >= 0)
+        flock(p->fd, LOCK_EX | LOCK_NB);
+}
+
 void pidfile_remove(struct pidfile *p)
 {
     struct stat ours, there;

@@ -21,8 +21,9 @@ struct pidfile {
 int pidfile_check(const char *path, pid_t *holder);
 /* Checks once more, writes and locks. 0 or as pidfile_check. */
 int pidfile_write(struct pidfile *p, const char *path, pid_t *holder);
-/* Gives the lock up, for the next master to write the file. */
+/* Gives the lock up, for the next master to write the file; or takes it back when that failed. */
 void pidfile_release(struct pidfile *p);
+void pidfile_lock(struct pidfile *p);
 /* Removes the file if it is still ours. */
 void pidfile_remove(struct pidfile *p);
 

@@ -326,25 +326,35 @@ static void give_all(struct master *m, uint32_t takers)
     }
 }
 
+/* The new one is told that it is the master; it may write the pid file at once. */
+static int pass_on(struct master *m)
+{
+    struct upgrade_switch order = {.reload_again = m->reload_again};
+    pidfile_release(&m->pidfile);
+    int error = tell(m, UPGRADE_SWITCH, &order, sizeof(order), -1);
+    if (error)
+        pidfile_lock(&m->pidfile);
+    return error;
+}
+
 static void leave(struct master *m, const struct upgrade_ready *ready)
 {
     struct upgrade *u = &m->upgrade;
-    struct upgrade_switch order = {.reload_again = m->reload_again};
     struct control_drain how = {.over_ms = ready->drain_ms, .restart = 1, .drop = ready->drop != 0};
     char lines[64];
+    if (pass_on(m)) /* it is gone: its end is heard next */
+        return;
     u->phase = UPGRADE_PHASE_LEFT;
     u->is_apart = !ready->has_segments;
     ev_timer_stop(m->loop, &u->timer);
+    pulse_stop(m);
     listeners_set_shared(m->current->listeners, true);
-    pidfile_release(&m->pidfile);
     control_leave(m->control, ready->has_control);
     m->is_head_ours = false;
-    pulse_stop(m);
     m->reload_again = false;
     m->state = INSTANCE_DRAINING;
     snprintf(lines, sizeof(lines), "MAINPID=%ld", (long)u->pid);
     notify_send(lines);
-    tell(m, UPGRADE_SWITCH, &order, sizeof(order), -1);
     give_all(m, ready->workers);
     supervisor_drain(m->supervisor, m->current->number, &how);
     if (u->is_apart)

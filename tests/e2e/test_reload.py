@@ -174,20 +174,11 @@ def test_addresses_of_a_refused_reload_are_closed_again(make_server):
 # ---- what changes how ---------------------------------------------------------------------------
 
 
-def self_signed(tmp_path):
-    os.chmod(tmp_path, 0o755)
-    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
-    return certificate, key
-
-
 @pytest.mark.parametrize("how, expected", [("frame", (1012, "restarting")), ("drop", (1006, ""))])
 async def test_tls_connections_are_closed_over_drain_time_as_the_new_values_say(
         make_server, tmp_path, how, expected):
     """drain-time and restart-close change live: they hold for the very reload that brings them."""
-    certificate, key = self_signed(tmp_path)
+    certificate, key = harness.make_certificate(str(tmp_path))
     server = make_server(tls_certificate=certificate, tls_key=key, drain_time="1h", healthy=False,
                          restart_close="drop" if how == "frame" else "frame")
     tls = harness.trusting(certificate)
@@ -208,7 +199,7 @@ async def test_tls_connections_are_closed_over_drain_time_as_the_new_values_say(
 
 async def test_the_log_changes_live(make_server, tmp_path):
     """Also for old workers that have connections to close yet."""
-    certificate, key = self_signed(tmp_path)
+    certificate, key = harness.make_certificate(str(tmp_path))
     server = make_server(tls_certificate=certificate, tls_key=key, drain_time="2s", healthy=False,
                          log_level="notice")
     tls = harness.trusting(certificate)
