@@ -42,15 +42,22 @@ static struct options *options_of(const char *first, const char *second, const c
     return o;
 }
 
-static int open_set(const char *first, const char *second, const char *metrics, uint32_t workers,
-                    const struct listeners *previous, struct listeners **out)
+static int open_from(const char *first, const char *second, const char *metrics, uint32_t workers,
+                     const struct listeners *previous, const struct listeners *inherited,
+                     struct listeners **out)
 {
     struct options *o = options_of(first, second, metrics);
-    int error = listeners_open(o, workers, NULL, previous, NULL, out, why, sizeof(why));
+    int error = listeners_open(o, workers, NULL, previous, inherited, out, why, sizeof(why));
     text_list_free(&o->listen);
     free(o->metrics_listen);
     free(o);
     return error;
+}
+
+static int open_set(const char *first, const char *second, const char *metrics, uint32_t workers,
+                    const struct listeners *previous, struct listeners **out)
+{
+    return open_from(first, second, metrics, workers, previous, NULL, out);
 }
 
 /* Connects; 0 or negative errno. The connection waits in the queue. */
@@ -270,6 +277,120 @@ START_TEST(one_bad_address_opens_nothing)
 }
 END_TEST
 
+/* ---- sockets from outside ---- */
+
+/* What an upgrade does: every socket goes over with its record. */
+static struct listeners *hand_over(const struct listeners *from)
+{
+    struct listeners *l = listeners_new();
+    struct listener_record record;
+    int fd;
+    ck_assert_ptr_nonnull(l);
+    for (size_t i = 0; (fd = listeners_record(from, i, &record)) >= 0; i++)
+        ck_assert_int_eq(listeners_add(l, dup(fd), &record), 0);
+    return l;
+}
+
+START_TEST(a_set_that_was_handed_over_serves_the_same_addresses)
+{
+    struct listeners *old, *inherited, *new;
+    struct worker_listener a[2];
+    char path[128], tcp[64], gone[64];
+    make_directory();
+    snprintf(path, sizeof(path), "unix:%s/s", directory);
+    ck_assert_int_eq(open_set("127.0.0.1:0", path, "127.0.0.1:0", 2, NULL, &old), 0);
+    snprintf(tcp, sizeof(tcp), "%s", listeners_address(old, 0, NULL));
+    snprintf(gone, sizeof(gone), "%s", listeners_address(old, 2, NULL));
+    inherited = hand_over(old);
+    listeners_set_shared(inherited, true);
+    ck_assert_int_eq(open_from("127.0.0.1:0", path, NULL, 2, NULL, inherited, &new), 0);
+    ck_assert_str_eq(listeners_address(new, 0, NULL), tcp);
+    ck_assert_uint_eq(listeners_of_worker(new, 1, 2, false, a, 2), 2);
+    ck_assert(listeners_is_used(inherited, 0) && listeners_is_used(inherited, 1));
+    ck_assert(listeners_is_used(inherited, 2) && !listeners_is_used(inherited, 3));
+    /* The old one leaves: it closes, and shuts nothing. */
+    listeners_set_shared(old, true);
+    listeners_shut_clients(old);
+    listeners_free(old);
+    ck_assert_int_eq(try_connect(tcp), 0);
+    ck_assert_int_eq(try_connect(path), 0);
+    ck_assert_int_eq(try_connect(gone), 0);
+    /* The new one is alone: what nobody names is shut, the rest ends with it. */
+    listeners_set_shared(inherited, false);
+    listeners_keep_borrowed(inherited);
+    ck_assert_int_eq(try_connect(gone), -ECONNREFUSED);
+    ck_assert_int_eq(try_connect(tcp), 0);
+    listeners_free(inherited);
+    ck_assert_int_eq(try_connect(path), 0);
+    listeners_free(new);
+    ck_assert_int_eq(try_connect(tcp), -ECONNREFUSED);
+    remove_directory();
+}
+END_TEST
+
+START_TEST(a_failed_new_master_leaves_the_old_ones_sockets_alone)
+{
+    struct listeners *old, *inherited, *new;
+    char tcp[64], own[64];
+    ck_assert_int_eq(open_set("127.0.0.1:0", NULL, NULL, 1, NULL, &old), 0);
+    snprintf(tcp, sizeof(tcp), "%s", listeners_address(old, 0, NULL));
+    inherited = hand_over(old);
+    listeners_set_shared(inherited, true);
+    ck_assert_int_eq(open_from(tcp, "[::1]:0", NULL, 3, NULL, inherited, &new), 0);
+    snprintf(own, sizeof(own), "%s", listeners_address(new, 1, NULL));
+    listeners_free(new);
+    listeners_free(inherited);
+    ck_assert_int_eq(try_connect(tcp), 0);
+    ck_assert_int_eq(try_connect(own), -ECONNREFUSED);
+    listeners_free(old);
+}
+END_TEST
+
+START_TEST(a_borrowed_socket_is_one_for_all_workers_and_outlives_every_set)
+{
+    struct listeners *first, *next, *inherited = listeners_new();
+    struct listener_record record;
+    struct worker_listener a[4], b[4];
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(listeners_describe(fd, &record), -EINVAL); /* it does not listen */
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+    ck_assert_int_eq(listen(fd, 16), 0);
+    ck_assert_int_eq(listeners_describe(fd, &record), 0);
+    ck_assert(record.is_borrowed && record.is_single && record.is_any);
+    ck_assert_int_eq(listeners_add(inherited, dup(fd), &record), 0);
+    ck_assert_int_eq(open_from(record.real, NULL, NULL, 3, NULL, inherited, &first), 0);
+    ck_assert_uint_eq(listeners_of_worker(first, 0, 3, false, a, 4), 1);
+    ck_assert_uint_eq(listeners_of_worker(first, 2, 3, false, b, 4), 1);
+    ck_assert_int_eq(a[0].fd, b[0].fd);
+    /* Named no more, then again, and for metrics. */
+    ck_assert_int_eq(open_from("[::1]:0", NULL, NULL, 1, first, inherited, &next), 0);
+    listeners_shut_clients(first);
+    listeners_free(first);
+    ck_assert_int_eq(try_connect(record.real), 0);
+    ck_assert_int_eq(open_from("[::1]:0", NULL, record.real, 1, next, inherited, &first), 0);
+    listeners_free(next);
+    listeners_keep_borrowed(inherited);
+    listeners_free(first);
+    listeners_free(inherited);
+    ck_assert_int_eq(try_connect(record.real), 0); /* it is the service manager's */
+    close(fd);
+}
+END_TEST
+
+START_TEST(records_that_make_no_sense_are_refused)
+{
+    struct listeners *l = listeners_new();
+    struct listener_record record = {.real = "nowhere"};
+    ck_assert_int_eq(listeners_add(l, 0, &record), -EINVAL);
+    memset(record.real, 'x', sizeof(record.real)); /* no end */
+    ck_assert_int_eq(listeners_add(l, 0, &record), -EINVAL);
+    ck_assert_int_eq(listeners_record(l, 0, &record), -1);
+    ck_assert_int_eq(listeners_describe(STDERR_FILENO, &record), -EINVAL);
+    listeners_free(l);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("listeners");
@@ -285,6 +406,10 @@ int main(void)
     tcase_add_test(t, a_stale_socket_file_is_replaced_and_a_live_one_is_not);
     tcase_add_test(t, a_file_that_is_no_socket_is_never_removed);
     tcase_add_test(t, one_bad_address_opens_nothing);
+    tcase_add_test(t, a_set_that_was_handed_over_serves_the_same_addresses);
+    tcase_add_test(t, a_failed_new_master_leaves_the_old_ones_sockets_alone);
+    tcase_add_test(t, a_borrowed_socket_is_one_for_all_workers_and_outlives_every_set);
+    tcase_add_test(t, records_that_make_no_sense_are_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
