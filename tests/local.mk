@@ -18,6 +18,7 @@ unit_tests = \
     tests/unit/check_events \
     tests/unit/check_filter \
     tests/unit/check_frame \
+    tests/unit/check_handover \
     tests/unit/check_handover_state \
     tests/unit/check_handshake \
     tests/unit/check_http \

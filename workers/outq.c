@@ -381,6 +381,8 @@ int outq_restore(struct outq *q, struct text_span saved)
     uint64_t written = unpack_u64(&in);
     uint32_t done = unpack_u32(&in);
     int error = 0;
+    if (!saved.len)
+        return 0;
     while (!error && unpack_left(&in))
         error = restore_item(q, &in);
     if (!error && (in.is_bad || (done && (!q->head || done >= q->head->len))))
