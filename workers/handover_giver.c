@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn.h"
 #include "workers/handover_parts.h"
@@ -44,6 +45,7 @@ struct giver {
     int64_t began_ms;
     uint32_t number;             /* of the last parcel */
     uint64_t given;
+    uint64_t staying;            /* WebSockets that cannot be given */
     bool is_stopped;
     size_t count;
     struct recipient recipients[];
@@ -222,18 +224,24 @@ static void announce(struct giver *g, struct recipient *r)
     handover_link_flush(r->link);
 }
 
-/* How many connections the next parcel holds: fewer towards the end, so that all get equally
- * many. */
-static uint32_t parcel_size(const struct giver *g)
+/* How many connections the next parcel holds: no more than what is still missing to the taker's
+ * share of all. */
+static uint32_t parcel_size(const struct giver *g, const struct recipient *r)
 {
-    size_t left = conns_count(g->w->conns), takers = 0;
+    uint64_t left = counters_self->values[CTR_websockets], all = 0, under_way = g->staying;
+    size_t takers = 0;
     for (size_t i = 0; i < g->count; i++) {
-        size_t under_way = g->recipients[i].parcel.connections;
-        takers += g->recipients[i].link != NULL;
-        left -= under_way < left ? under_way : left;
+        const struct recipient *other = &g->recipients[i];
+        if (!other->link)
+            continue;
+        takers++;
+        all += other->assigned;
+        under_way += other->parcel.connections;
     }
-    size_t share = takers ? left / takers : 0;
-    return share < 1 ? 1 : share < BATCH_CONNECTIONS ? (uint32_t)share : BATCH_CONNECTIONS;
+    all += left > under_way ? left - under_way : 0;
+    uint64_t share = (all + takers - 1) / takers;
+    uint64_t size = share > r->assigned ? share - r->assigned : 1;
+    return size < BATCH_CONNECTIONS ? (uint32_t)size : BATCH_CONNECTIONS;
 }
 
 /* Fills parcels, the neediest taker's first, until that one has one already. */
@@ -242,7 +250,7 @@ static void fill(struct giver *g)
     struct recipient *r;
     while (!g->is_stopped && (r = neediest(g)) && r->is_here && r->parcel.state == FREE &&
            !handover_link_is_full(r->link)) {
-        struct choice c = {&r->parcel, parcel_size(g)};
+        struct choice c = {&r->parcel, parcel_size(g, r)};
         hub_some(g->w->hub, choose, &c);
         if (!c.parcel->users)
             return;
@@ -253,6 +261,12 @@ static void fill(struct giver *g)
         }
         announce(g, r);
     }
+}
+
+static void count_staying(void *data, struct conn *c)
+{
+    struct giver *g = data;
+    g->staying += c->is_counted_ws && !conn_is_plain_websocket(c);
 }
 
 static void give_alone(void *data, struct conn *c)
@@ -391,6 +405,8 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
             give_parcel(r, false);
     }
     conns_each(g->w->conns, give_alone, g);
+    g->staying = 0;
+    conns_each(g->w->conns, count_staying, g);
     fill(g);
     for (size_t i = 0; i < g->count; i++)
         if (g->recipients[i].link)
@@ -417,6 +433,7 @@ struct giver *giver_new(struct worker *w, const int *fds, size_t count)
         r->giver = g;
         r->link = handover_link_new(w->loop, fds[i], &owner, r);
     }
+    conns_each(w->conns, count_staying, g);
     ev_timer_init(&g->tick, on_tick, 0., TICK_S);
     g->tick.data = g;
     ev_timer_again(w->loop, &g->tick);
