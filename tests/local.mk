@@ -106,6 +106,16 @@ e2e_tests = \
 
 TESTS += $(e2e_tests)
 
+# The program of another version, as far as it goes by what one worker hands to another.
+check_PROGRAMS += tests/e2e/belfryd-other-state
+tests_e2e_belfryd_other_state_SOURCES = \
+    src/belfryd.c \
+    workers/handover_giver.c \
+    workers/handover_state.c \
+    workers/handover_taker.c
+tests_e2e_belfryd_other_state_CPPFLAGS = $(AM_CPPFLAGS) -DHANDOVER_VERSION=1000000u
+tests_e2e_belfryd_other_state_LDADD = $(master_libs)
+
 # --- lint ---------------------------------------------------------------------------------------
 lint_tests = \
     tests/lint/closes.sh \

@@ -74,7 +74,8 @@ void outq_save(const struct outq *q, struct text_buf *out);
 void outq_give(struct outq *q);
 /* A record for each frame that waits: fn's. */
 void outq_trace(struct outq *q, trace_ticket (*fn)(void *data, const struct frame *f), void *data);
-/* Into an empty queue; of nothing comes an empty one. 0, -ENOMEM or -EBADMSG (what was read of it stays in the queue). */
+/* Into an empty queue; of nothing comes an empty one. 0, -ENOMEM or -EBADMSG (what was read of it
+ * stays in the queue). */
 int outq_restore(struct outq *q, struct text_span saved);
 
 #endif

@@ -246,8 +246,7 @@ async def test_connections_are_spread_evenly_over_however_many_workers(redis, ma
             connections = spread(server)
             assert len(connections) == workers
             assert sum(connections) == len(devices)
-            # Each old worker spreads what it has; what is left over goes to different ones. A device
-            # that waited for an answer comes later.
+            # Each old worker spreads what it has; what is left over goes to different ones.
             assert connections[-1] - connections[0] <= 2
     finally:
         producer.stop()

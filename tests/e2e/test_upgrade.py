@@ -180,6 +180,38 @@ async def test_devices_that_stay_connected_notice_nothing(redis, upgradable):
         await c.close()
 
 
+@pytest.mark.parametrize("direction", ["to it", "from it"])
+async def test_between_versions_that_do_not_know_each_others_state_clients_resume(
+        redis, upgradable, direction):
+    """They are closed with 1012 over drain-time; the upgrade goes on."""
+    other = os.path.join(os.path.dirname(BELFRYD), "tests", "e2e", "belfryd-other-state")
+    if not os.path.exists(other):
+        pytest.skip("make check builds " + other)
+    with open(other, "rb") as f:
+        programs = [binary(), f.read()]
+    if direction == "from it":
+        programs.reverse()
+    put(upgradable.path, programs[0])
+    server = upgradable.start(drain_time="1s")
+    users = [unique() for _ in range(10)]
+    devices = [await Client.attach(server, u) for u in users]
+    first = [message(user=u) for u in users]
+    for u, one in zip(users, first):
+        produce(redis, u, one)
+    for c in devices:
+        await c.next()
+    put(upgradable.path, programs[1])
+    server.upgrade()
+    for c in devices:
+        assert await c.closed() == (1012, "restarting")
+    for u, one in zip(users, first):
+        produce(redis, u, two := message(user=u))
+        async with await Client.attach(server, u, query={"last_id": one["id"]}) as again:
+            assert again.sync["sync"]["recovered"] is True
+            assert (await again.next())["id"] == two["id"]
+    server.wait_log("handover-version")
+
+
 def test_the_new_master_is_a_full_one(upgradable):
     server = upgradable.start()
     server.upgrade()

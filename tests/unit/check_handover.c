@@ -1,6 +1,6 @@
 /*
- * check_handover.c - a giver and a taker whose other side the test plays: another version, bytes that
- * are none, and an end in the middle. Redis is away throughout; how it goes with Redis is
+ * check_handover.c - a giver and a taker whose other side the test plays: another version, bytes
+ * that are none, and an end in the middle. Redis is away throughout; how it goes with Redis is
  * tests/e2e/test_handover.py.
  */
 #include "config.h"
