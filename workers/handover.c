@@ -59,7 +59,8 @@ bool handover_wants(const struct handover *h, const struct conn *c)
 
 bool handover_is_flushed(const struct handover *h)
 {
-    return !h->giver || giver_is_flushed(h->giver);
+    return (!h->giver || giver_is_flushed(h->giver)) &&
+           (!h->taker || !taker_has_givers(h->taker));
 }
 
 void handover_on_listening(struct handover *h)

@@ -51,7 +51,8 @@ void handover_give(struct handover *h, const int *fds, size_t count);
 void handover_give_up(struct handover *h);
 /* The connection is to be given away: the drain leaves it alone. */
 bool handover_wants(const struct handover *h, const struct conn *c);
-/* Nothing waits to be sent to a taker. */
+/* Nothing waits to be sent to a taker, and nothing may come from a giver any more: a worker that is
+ * replaced while it still takes passes on what comes. */
 bool handover_is_flushed(const struct handover *h);
 /* From subscriber.c: all channels but the users' are confirmed; a marker came. From session.c: the
  * subscriber link was lost. */

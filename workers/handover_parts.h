@@ -53,6 +53,7 @@ void giver_on_link_lost(struct giver *g);
 struct taker *taker_new(struct worker *w);
 void taker_free(struct taker *t); /* accepts NULL */
 void taker_add(struct taker *t, int fd);
+bool taker_has_givers(const struct taker *t); /* more may come from */
 void taker_on_listening(struct taker *t);
 void taker_on_marker(struct taker *t, struct text_span text);
 void taker_on_link_lost(struct taker *t);

@@ -316,6 +316,11 @@ void taker_add(struct taker *t, int fd)
     ev_timer_again(t->w->loop, &t->tick);
 }
 
+bool taker_has_givers(const struct taker *t)
+{
+    return t->sources != NULL;
+}
+
 /* ---- what happens meanwhile ---- */
 
 void taker_on_listening(struct taker *t)
