@@ -10,6 +10,7 @@
 #include "workers/conn_internal.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
+#include "workers/inquest.h"
 #include "workers/session_handover.h"
 
 #define WRITE_ROUNDS 4
@@ -197,8 +198,10 @@ bool conn_take(struct worker *w, int fd, struct text_span state, struct expected
     }
     counters_inc(CTR_handover_taken);
     fate_taken(c);
-    if (is_too_many(w)) {
-        conn_close(c, CLOSE_OVERLOAD);
+    const struct user *u = c->device.user;
+    bool is_kicked = u && inquest_has_kicked(w->inquest, u, c->opened_ms);
+    if (is_kicked || is_too_many(w)) {
+        conn_close(c, is_kicked ? CLOSE_ADMIN : CLOSE_OVERLOAD);
         return false;
     }
     if (d.input.len)

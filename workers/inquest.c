@@ -17,8 +17,16 @@
 
 #define CHANNEL_BYTES 96
 
+struct kick {
+    int64_t at_ms; /* 0: none */
+    size_t len;
+    char user[KEYS_USER_ID_MAX_BYTES];
+};
+
 struct inquest {
     struct worker *w;
+    struct kick *kicks; /* INQUEST_KICKS; NULL until there is one */
+    unsigned next_kick; /* the place of the next one */
     int64_t second;    /* of the loop's clock */
     unsigned answered; /* in this second */
 };
@@ -33,6 +41,8 @@ struct inquest *inquest_new(struct worker *w)
 
 void inquest_free(struct inquest *q)
 {
+    if (q)
+        free(q->kicks);
     free(q);
 }
 
@@ -72,9 +82,34 @@ static void tell_open(const struct worker *w, const struct inquiry *asked)
     tell_master(w, CONTROL_TOLD, &m);
 }
 
-/* The connections leave their user at the end of the turn, so that the walk is safe (conn.h). */
-static void kick(const struct worker *w, const struct inquiry *asked)
+/* For those that are on their way here. */
+static void remember(struct inquest *q, const char *user)
 {
+    size_t len = strlen(user);
+    if (!q->kicks && !(q->kicks = calloc(INQUEST_KICKS, sizeof(*q->kicks)))) {
+        log_error("no-memory", "for", "kick");
+        return;
+    }
+    struct kick *k = &q->kicks[q->next_kick++ % INQUEST_KICKS];
+    *k = (struct kick){.at_ms = worker_now_ms(q->w), .len = len};
+    memcpy(k->user, user, len < sizeof(k->user) ? len : sizeof(k->user));
+}
+
+bool inquest_has_kicked(const struct inquest *q, const struct user *u, int64_t opened_ms)
+{
+    for (size_t i = 0; q && q->kicks && i < INQUEST_KICKS; i++) {
+        const struct kick *k = &q->kicks[i];
+        if (k->at_ms && opened_ms < k->at_ms && k->len == u->id_len &&
+            !memcmp(k->user, u->id, u->id_len))
+            return true;
+    }
+    return false;
+}
+
+/* The connections leave their user at the end of the turn, so that the walk is safe (conn.h). */
+static void kick(struct inquest *q, const struct inquiry *asked)
+{
+    const struct worker *w = q->w;
     struct inquiry_message m = {
         .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
     struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
@@ -84,6 +119,7 @@ static void kick(const struct worker *w, const struct inquiry *asked)
         conn_close(d->conn, CLOSE_ADMIN);
         m.head.closed++;
     }
+    remember(q, asked->user);
     if (m.head.closed)
         log_notice("user-kicked", "user", asked->user, "connections", LOG_INT(m.head.closed));
     tell_master(w, CONTROL_TOLD, &m);
@@ -197,7 +233,7 @@ void inquest_on_ask(struct inquest *q, const void *body, size_t len)
         tell_open(q->w, &m.head);
         break;
     case INQUIRY_KICK:
-        kick(q->w, &m.head);
+        kick(q, &m.head);
         break;
     case INQUIRY_SHOW:
         show(q->w, &m.head);

@@ -11,14 +11,18 @@
 #ifndef BELFRY_WORKERS_INQUEST_H
 #define BELFRY_WORKERS_INQUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "workers/context.h"
 
 #define INQUEST_RATE 50
 #define INQUEST_ROWS 100 /* connections that one worker shows */
+#define INQUEST_KICKS 64 /* that are remembered; of more, the last */
 
 struct inquest;
+struct user;
 
 /* NULL without memory. */
 struct inquest *inquest_new(struct worker *w);
@@ -30,5 +34,10 @@ void inquest_on_tell(struct inquest *q, const void *body, size_t len);
 /* From Redis: another instance's question, an answer to ours. */
 void inquest_on_request(struct inquest *q, const char *payload, size_t len);
 void inquest_on_answer(struct inquest *q, const char *payload, size_t len);
+
+/* A connection of this user came from another worker: was the user kicked since it was opened
+ * (worker_now_ms; one clock for all workers of the machine)? The kick may have come here when the
+ * connection was on its way, and at the other worker when it had left. */
+bool inquest_has_kicked(const struct inquest *q, const struct user *u, int64_t opened_ms);
 
 #endif

@@ -311,6 +311,22 @@ async def test_many_reloads_in_a_row_lose_nobody(redis, make_server):
     await disband(devices)
 
 
+async def test_a_kick_during_a_hand_over_misses_nobody(make_server):
+    server = make_server(workers="3", drain_time="10s")
+    users = [unique() for _ in range(60)]
+    devices = await fleet(server, users, 3)
+    before = server.status()["generation"]
+    server.signal(signal.SIGHUP)
+    for u in users:
+        answer = await asyncio.to_thread(server.ask, "kick " + u)
+        assert answer["ok"]
+    await harness.eventually_async(lambda: all(d.closed for d in devices), "all are closed")
+    assert {d.closed for d in devices} == {4003}
+    await asyncio.to_thread(server.wait_status, is_settled(server, before), "settled", 20)
+    assert sum(spread(server)) == 0
+    await disband(devices)
+
+
 # ---- what a connection is in the middle of ------------------------------------------------------
 
 

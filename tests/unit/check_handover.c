@@ -7,6 +7,7 @@
 
 #include "tests/unit/redis_server.h"
 
+#include "shared/inquiry.h"
 #include "shared/ipc.h"
 #include "workers/conn.h"
 #include "workers/handover_parts.h"
@@ -67,6 +68,7 @@ static void setup(void)
     unit_worker.subscriber = subscriber_new(&unit_worker);
     unit_worker.sessions = sessions_new(&unit_worker);
     unit_worker.handover = handover_new(&unit_worker);
+    unit_worker.inquest = inquest_new(&unit_worker);
     ev_prepare_init(&turn_end, on_turn_end);
     ev_prepare_start(unit_worker.loop, &turn_end);
     memset(records, 0, sizeof(records));
@@ -79,6 +81,8 @@ static void teardown(void)
 {
     handover_free(unit_worker.handover);
     unit_worker.handover = NULL;
+    inquest_free(unit_worker.inquest);
+    unit_worker.inquest = NULL;
     handover_link_free(link_);
     conns_free(unit_worker.conns);
     sessions_free(unit_worker.sessions);
@@ -250,25 +254,39 @@ static void expect(struct text_buf *body, const char *user)
     unit_run_until(records[HANDOVER_CONFIRMED] == 1); /* that it is not subscribed */
 }
 
+/* The first of batch 1 begins to come, with a device that connected at that time. */
+static void begin_user(struct text_buf *body, int64_t opened_ms)
+{
+    struct handover_device d = quiet();
+    d.is_echo = false;
+    d.opened_ms = opened_ms;
+    pack_u32(body, 1);
+    pack_u32(body, 0);
+    size_t begun = pack_begin(body);
+    pack_u64(body, 0);
+    pack_bytes(body, NULL, 0);
+    pack_end(body, begun);
+    say(HANDOVER_USER, body, -1);
+    handover_device_encode(&d, body);
+    say(HANDOVER_DEVICE, body, connection());
+    unit_run_until(counter(CTR_handover_taken) == 1);
+}
+
+static void give_user(struct text_buf *body, int64_t opened_ms)
+{
+    begin_user(body, opened_ms);
+    pack_u8(body, false);
+    say(HANDOVER_USER_END, body, -1);
+}
+
 START_TEST(a_giver_that_ends_in_the_middle_leaves_what_it_gave_and_no_ghosts)
 {
     struct text_buf body = {0};
-    struct handover_device d = quiet();
     unsigned char bytes[64];
-    d.is_echo = false;
     begin_taking();
     expect(&body, "alice");
     ck_assert_uint_eq(hub_users(unit_worker.hub), 1);
-    pack_u32(&body, 1);
-    pack_u32(&body, 0);
-    size_t begun = pack_begin(&body);
-    pack_u64(&body, 0);
-    pack_bytes(&body, NULL, 0);
-    pack_end(&body, begun);
-    say(HANDOVER_USER, &body, -1);
-    handover_device_encode(&d, &body);
-    say(HANDOVER_DEVICE, &body, connection());
-    unit_run_until(counter(CTR_handover_taken) == 1);
+    begin_user(&body, 0);
     handover_link_free(link_);
     link_ = NULL;
     struct user *u = hub_find(unit_worker.hub, "alice", 5);
@@ -280,6 +298,81 @@ START_TEST(a_giver_that_ends_in_the_middle_leaves_what_it_gave_and_no_ghosts)
     unit_run_until(hub_users(unit_worker.hub) == 0);
     ck_assert_uint_eq(counter(CTR_websockets), 0);
     text_buf_free(&body);
+}
+END_TEST
+
+static void kick(const char *user)
+{
+    struct inquiry q = {.ask = INQUIRY_KICK, .number = 5};
+    ck_assert_int_eq(inquiry_set(&q, user, strlen(user), NULL, 0), 0);
+    inquest_on_ask(unit_worker.inquest, &q, inquiry_size(&q));
+}
+
+static void check_is_closed_with_4003(void)
+{
+    unsigned char bytes[64];
+    int n = 0;
+    unit_run_until(n || (n = heard(bytes, sizeof(bytes))));
+    ck_assert_int_ge(n, 4);
+    ck_assert_uint_eq(bytes[0], 0x88);
+    ck_assert_uint_eq(bytes[2] << 8 | bytes[3], 4003);
+}
+
+START_TEST(a_kick_meets_who_is_on_the_way)
+{
+    struct text_buf body = {0};
+    begin_taking();
+    if (_i == 0)
+        kick("alice"); /* before anybody said that she is to come */
+    expect(&body, "alice");
+    if (_i == 1)
+        kick("alice");
+    give_user(&body, worker_now_ms(&unit_worker) - 1000);
+    check_is_closed_with_4003();
+    text_buf_free(&body);
+}
+END_TEST
+
+START_TEST(a_kick_meets_who_has_come_and_waits_for_the_marker)
+{
+    struct text_buf body = {0};
+    begin_taking();
+    expect(&body, "alice");
+    give_user(&body, worker_now_ms(&unit_worker) - 1000);
+    kick("alice");
+    check_is_closed_with_4003();
+    text_buf_free(&body);
+}
+END_TEST
+
+START_TEST(a_kick_meets_nobody_else_and_nobody_who_connected_since)
+{
+    struct text_buf body = {0};
+    unsigned char bytes[64];
+    begin_taking();
+    kick(_i == 0 ? "alice" : "alic");
+    kick(_i == 0 ? "bob" : "alicia");
+    expect(&body, "alice");
+    give_user(&body, worker_now_ms(&unit_worker) + (_i == 0 ? 1000 : -1000));
+    unit_run_until(!hub_find(unit_worker.hub, "alice", 5)->expected);
+    conns_flush(unit_worker.conns);
+    ck_assert_int_eq(heard(bytes, sizeof(bytes)), 0);
+    ck_assert_uint_eq(counter(CTR_websockets), 1);
+    text_buf_free(&body);
+}
+END_TEST
+
+START_TEST(only_so_many_kicks_are_remembered)
+{
+    char user[16];
+    struct user *u = hub_add(unit_worker.hub, "u0", 2);
+    for (int i = 0; i <= INQUEST_KICKS; i++) {
+        ck_assert(i == 0 || inquest_has_kicked(unit_worker.inquest, u, 1));
+        snprintf(user, sizeof(user), "u%d", i);
+        kick(user);
+    }
+    ck_assert(!inquest_has_kicked(unit_worker.inquest, u, 1));
+    hub_forget(unit_worker.hub, u);
 }
 END_TEST
 
@@ -328,6 +421,10 @@ int main(void)
     tcase_add_test(t, damaged_states_end_one_connection_each);
     tcase_add_test(t, a_record_that_is_none_ends_the_link_only);
     tcase_add_test(t, a_giver_that_ends_in_the_middle_leaves_what_it_gave_and_no_ghosts);
+    tcase_add_loop_test(t, a_kick_meets_who_is_on_the_way, 0, 2);
+    tcase_add_test(t, a_kick_meets_who_has_come_and_waits_for_the_marker);
+    tcase_add_loop_test(t, a_kick_meets_nobody_else_and_nobody_who_connected_since, 0, 2);
+    tcase_add_test(t, only_so_many_kicks_are_remembered);
     tcase_add_test(t, who_was_expected_and_does_not_come_is_forgotten);
     tcase_add_test(t, a_taker_of_another_version_is_given_nothing);
     suite_add_tcase(s, t);
