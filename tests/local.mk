@@ -83,6 +83,7 @@ tests_unit_check_token_keys_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 # --- end to end ---------------------------------------------------------------------------------
 e2e_tests = \
     tests/e2e/test_belfryctl.py \
+    tests/e2e/test_bench_reload.py \
     tests/e2e/test_chaos.py \
     tests/e2e/test_commands.py \
     tests/e2e/test_crash.py \
@@ -176,6 +177,7 @@ AM_TESTS_ENVIRONMENT = \
 
 # The scripts look for programs and libraries that check_PROGRAMS does not name.
 $(e2e_tests:.py=.log): belfryd belfryctl
+tests/e2e/test_bench_reload.log: tests/bench/belfry-bench
 
 # --- soak and chaos ------------------------------------------------------------------------------
 include tests/chaos/local.mk

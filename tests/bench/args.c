@@ -20,7 +20,7 @@ extern char **environ;
 
 #define FILES_KEPT 100 /* of a child's descriptors, for other things than connections */
 
-static const char *const mode_names[] = {"idle", "broadcast", "unicast", "storm"};
+static const char *const mode_names[] = {"idle", "broadcast", "unicast", "storm", "flow"};
 
 static const char usage[] =
     "usage: belfry-bench [SERVER OPTIONS] MODE [OPTIONS]\n"
@@ -34,6 +34,8 @@ static const char usage[] =
     "  broadcast  messages to everybody\n"
     "  unicast    messages to users in random order\n"
     "  storm      all clients are dropped at once and come back with their last id\n"
+    "  flow       stored, only published, and broadcast messages at a rate, until standard input\n"
+    "             ends; each line there begins a phase of that name\n"
     "\n"
     "Options:\n"
     "  --url=URL           ws://ADDRESS:PORT[/PATH]; {token} and {user_id} are put in\n"
@@ -49,6 +51,11 @@ static const char usage[] =
     "                      message was due\n"
     "  --store             also LPUSH and LTRIM, as a producer whose messages may be resumed\n"
     "  --during=N          storm: messages published meanwhile (1000)\n"
+    "  --beat=N            flow: broadcasts a second (4), besides --rate (200) to users\n"
+    "  --return=HOW        flow: clients that are thrown out come back, with their last id\n"
+    "                      (resume) or without (forget)\n"
+    "  --return-within=MS  at once (0), or spread over this time\n"
+    "  --protocol=NAME     subprotocol to ask for; of ws+meta.nchan the ids are understood\n"
     "  --seconds=N         idle: how long to hold (5)\n"
     "  --limit=SECONDS     to wait without any progress (20)\n"
     "  --pid=PID           the server's; repeatable; its children are found\n"
@@ -63,7 +70,8 @@ static const char usage[] =
 enum {
     ARG_URL = 256, ARG_CONNECTIONS, ARG_USERS, ARG_PROCESSES, ARG_SIZE, ARG_MESSAGES, ARG_WARMUP,
     ARG_WINDOW, ARG_RATE, ARG_STORE, ARG_DURING, ARG_SECONDS, ARG_LIMIT, ARG_PID, ARG_READY,
-    ARG_HELLO, ARG_PUBLISH_URL, ARG_CENTRIFUGO, ARG_NAME, ARG_JSON, ARG_HELP
+    ARG_HELLO, ARG_BEAT, ARG_RETURN, ARG_RETURN_WITHIN, ARG_PROTOCOL, ARG_PUBLISH_URL,
+    ARG_CENTRIFUGO, ARG_NAME, ARG_JSON, ARG_HELP
 };
 
 static const struct option names[] = {
@@ -83,6 +91,10 @@ static const struct option names[] = {
     {"pid", required_argument, NULL, ARG_PID},
     {"ready", required_argument, NULL, ARG_READY},
     {"hello", required_argument, NULL, ARG_HELLO},
+    {"beat", required_argument, NULL, ARG_BEAT},
+    {"return", required_argument, NULL, ARG_RETURN},
+    {"return-within", required_argument, NULL, ARG_RETURN_WITHIN},
+    {"protocol", required_argument, NULL, ARG_PROTOCOL},
     {"publish-url", required_argument, NULL, ARG_PUBLISH_URL},
     {"centrifugo", no_argument, NULL, ARG_CENTRIFUGO},
     {"name", required_argument, NULL, ARG_NAME},
@@ -147,6 +159,13 @@ static int take_option(struct bench *b, int which, const char *name)
     case ARG_PUBLISH_URL: b->publish_url = optarg; return 0;
     case ARG_NAME: b->name = optarg; return 0;
     case ARG_STORE: b->is_stored = true; return 0;
+    case ARG_RETURN:
+        b->is_returning = true;
+        b->is_forgetful = !strcmp(optarg, "forget");
+        return 0;
+    case ARG_PROTOCOL: b->protocol = optarg; return 0;
+    case ARG_RETURN_WITHIN: number = &b->return_ms; break;
+    case ARG_BEAT: number = &b->beat; break;
     case ARG_CENTRIFUGO: b->is_centrifugo = true; return 0;
     case ARG_JSON: b->is_json = true; return 0;
     case ARG_CONNECTIONS: number = &b->connections; break;
@@ -200,6 +219,10 @@ static int complete(struct bench *b)
         b->warmup = (b->messages + 9) / 10;
     if (!b->window)
         b->window = 1;
+    if (!b->rate && b->mode == MODE_FLOW)
+        b->rate = 200;
+    if (!b->beat)
+        b->beat = 4;
     if (b->processes > BENCH_CROWDS_MAX || b->connections > 10000000) {
         bench_say("--processes: at most %d", BENCH_CROWDS_MAX);
         return -EINVAL;

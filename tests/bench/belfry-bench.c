@@ -80,6 +80,18 @@ void bench_expand(struct text_buf *out, const char *template_text, const char *t
     }
 }
 
+size_t bench_seq_count(const struct bench *b)
+{
+    return b->mode == MODE_FLOW ? 2 * (size_t)b->users + 1 : b->users;
+}
+
+size_t bench_seq_at(const struct bench *b, enum bench_stream stream, uint32_t user)
+{
+    if (b->mode == MODE_BROADCAST)
+        return 0;
+    return stream == STREAM_BROADCAST ? 2 * (size_t)b->users : stream * (size_t)b->users + user;
+}
+
 /* xorshift64: the same users in the same order in every run. */
 static uint32_t next_user(struct run *r)
 {
@@ -114,6 +126,8 @@ static void print_report(const struct run *r, bool is_good)
     for (size_t i = 0; i < r->row_count; i++)
         printf(b->is_json ? ",\"%s\":%.*f" : "%-32s %14.*f\n", r->rows[i].name,
                r->rows[i].decimals, r->rows[i].value);
+    if (b->mode == MODE_FLOW)
+        flow_print(b, r->crowd);
     puts(b->is_json ? "}" : is_good ? "good" : "NOT GOOD");
 }
 
@@ -162,7 +176,7 @@ static int publish_to(struct run *r, uint32_t user, int64_t sent_ns)
 {
     const struct bench *b = r->b;
     bool is_broadcast = b->mode == MODE_BROADCAST;
-    uint32_t seq = ++r->share->last_seq[is_broadcast ? 0 : user];
+    uint32_t seq = ++r->share->last_seq[bench_seq_at(b, STREAM_STORED, user)];
     r->sent++;
     r->expected += is_broadcast ? b->connections
                                 : b->connections / b->users + (user < b->connections % b->users);
@@ -369,6 +383,14 @@ static int run_storm(struct run *r)
     return sum.unrecovered ? -ENODATA : 0;
 }
 
+static int run_flow(struct run *r)
+{
+    int result = flow_run(r->b, r->crowd, r->publisher, &r->expected);
+    if (result == 0)
+        wait_for(r, is_delivered, 0);
+    return result;
+}
+
 static int run_mode(struct run *r)
 {
     switch (r->b->mode) {
@@ -376,6 +398,7 @@ static int run_mode(struct run *r)
     case MODE_BROADCAST:
     case MODE_UNICAST: return run_messages(r);
     case MODE_STORM: return run_storm(r);
+    case MODE_FLOW: return run_flow(r);
     }
     return -EINVAL;
 }

@@ -20,7 +20,11 @@
 #define BENCH_PIDS_MAX 16
 #define BENCH_CROWDS_MAX 64
 
-enum bench_mode { MODE_IDLE, MODE_BROADCAST, MODE_UNICAST, MODE_STORM };
+enum bench_mode { MODE_IDLE, MODE_BROADCAST, MODE_UNICAST, MODE_STORM, MODE_FLOW };
+
+/* Each counts up by itself. All modes but flow have the first only. */
+enum bench_stream { STREAM_STORED, STREAM_PUBLISHED, STREAM_BROADCAST, STREAMS };
+
 
 /* What one run was asked to do. */
 struct bench {
@@ -36,7 +40,10 @@ struct bench {
     const char *publish_url; /* POST there instead of PUBLISH; NULL: Redis */
     bool is_open_ready;      /* a client is live with the 101, not with its first message */
     bool is_centrifugo;      /* PUBLISH in the form of Centrifugo's Redis broker */
+    const char *protocol;    /* subprotocol to ask for; NULL: none */
     bool is_stored;          /* LPUSH, LTRIM and PUBLISH */
+    bool is_returning;       /* a client that was thrown out comes back */
+    bool is_forgetful;       /* it does not say what it had */
     bool is_json;
     uint32_t connections;
     uint32_t users;
@@ -46,6 +53,8 @@ struct bench {
     uint32_t warmup;
     uint32_t window;         /* messages in flight at most; 1: closed loop */
     uint32_t rate;           /* messages a second; 0: as the window allows */
+    uint32_t beat;           /* flow: broadcasts a second */
+    uint32_t return_ms;      /* flow: within this time, each at its own */
     uint32_t hold_s;         /* idle: how long */
     uint32_t limit_s;        /* of waiting without any progress */
     uint32_t during;         /* storm: messages while the devices come back */
@@ -71,6 +80,9 @@ void bench_expand(struct text_buf *out, const char *template_text, const char *t
 /* "bench-17". */
 #define BENCH_USER_BYTES 24
 const char *bench_user(uint32_t user, char out[BENCH_USER_BYTES]);
+/* Where the number of the last message stands in crowd_share's last_seq; and how many places. */
+size_t bench_seq_at(const struct bench *b, enum bench_stream stream, uint32_t user);
+size_t bench_seq_count(const struct bench *b);
 
 /* ---- hist.c: times in ns, in buckets of 1.6 % ---- */
 
@@ -112,10 +124,24 @@ void publisher_free(struct publisher *p);
 /* Queues message number seq to a user (or to everybody: broadcast mode). 0 or -EIO after telling
  * why. */
 int publisher_add(struct publisher *p, uint32_t user, uint32_t seq, int64_t sent_ns);
+/* The same for a message of one of the streams, sent as a plain producer does: each command when
+ * the one before was answered. */
+int publisher_step(struct publisher *p, enum bench_stream stream, uint32_t user, uint32_t seq,
+                   int64_t sent_ns);
 /* Sends what is queued and takes all answers. 0 or -EIO after telling why. */
 int publisher_flush(struct publisher *p);
 
 /* ---- crowd.c: the children ---- */
+
+/* Of a flow, which is measured in phases. */
+#define BENCH_PHASES 16
+struct crowd_phase {
+    uint64_t delivered;
+    uint64_t closed;
+    uint64_t silence_ns;  /* the longest that any client heard nothing; counted where it ended */
+    uint64_t away_ns;     /* the longest from being closed to being live again */
+    struct hist latency;
+};
 
 /* Written by one child. Aligned: two children never write one cache line. */
 struct crowd_tally {
@@ -131,13 +157,17 @@ struct crowd_tally {
     uint64_t bytes;
     struct hist latency; /* publication -> client */
     struct hist back;    /* order to connect -> live */
+    struct crowd_phase phases[BENCH_PHASES];
 } __attribute__((aligned(64)));
 
 struct crowd_share {
     int64_t measure_from_ns; /* deliveries of messages sent before are not in `latency` */
     int64_t ordered_ns;      /* when the last order to connect was given */
+    int64_t phase_from_ns;   /* no silence began before; 0: there are no phases */
+    int64_t phase_until_ns;  /* the end of the last; silence is looked at until then */
+    uint32_t phase;
     struct crowd_tally tallies[BENCH_CROWDS_MAX];
-    uint32_t last_seq[];     /* of each user, or [0] in broadcast mode: what must have come */
+    uint32_t last_seq[];     /* bench_seq_at: what must have come */
 };
 
 struct crowd;
@@ -156,7 +186,17 @@ struct crowd_share *crowd_share(struct crowd *c);
 void crowd_order(struct crowd *c, enum crowd_order order);
 /* Sum over all children, histograms too when with_hist. generation is the lowest. */
 void crowd_sum(const struct crowd *c, bool with_hist, struct crowd_tally *out);
+/* Of one phase of a flow. */
+void crowd_sum_phase(const struct crowd *c, uint32_t phase, struct crowd_phase *out);
 /* Waits until a child tells that something happened, at most so long. */
 void crowd_wait(struct crowd *c, int timeout_ms);
+
+/* ---- flow.c ---- */
+
+/* A steady flow to connected clients, in phases (README.md), until standard input ends. *expected:
+ * deliveries that were to come of it. 0 or negative errno after telling why. */
+int flow_run(const struct bench *b, struct crowd *c, struct publisher *p, uint64_t *expected);
+/* What each phase came to: as the member "phases" of a JSON object, or as lines. */
+void flow_print(const struct bench *b, const struct crowd *c);
 
 #endif

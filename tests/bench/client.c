@@ -23,7 +23,15 @@ static void become_live(struct client *c, const struct client_rules *r)
 {
     c->state = CLIENT_LIVE;
     r->tally->live++;
-    hist_add(&r->tally->back, (uint64_t)(bench_now_ns() - r->share->ordered_ns));
+    int64_t now_ns = bench_now_ns();
+    hist_add(&r->tally->back, (uint64_t)(now_ns - r->share->ordered_ns));
+    if (c->closed_ns) {
+        struct crowd_phase *phase = &r->tally->phases[r->share->phase];
+        uint64_t away_ns = (uint64_t)(now_ns - c->closed_ns);
+        c->closed_ns = 0;
+        if (away_ns > phase->away_ns)
+            phase->away_ns = away_ns;
+    }
 }
 
 /* ---- opening ---- */
@@ -34,12 +42,18 @@ void client_request(const struct client *c, const struct bench *b, struct text_b
     bench_user(c->user, user);
     text_adds(out, "GET ");
     bench_expand(out, b->path, c->token, user);
-    if (c->is_resuming && c->last_seq > 0)
-        text_addf(out, "&last_id=%" PRIu32 "-%s-%" PRIu32, b->run, user, c->last_seq);
+    uint32_t last_seq = c->streams[STREAM_STORED].last_seq;
+    if (c->is_resuming && c->last_id[0])
+        text_addf(out, "&last_id=%s", c->last_id);
+    else if (c->is_resuming && last_seq > 0)
+        text_addf(out, "&last_id=%" PRIu32 "-%s-%" PRIu32, b->run, user, last_seq);
     text_addf(out,
               " HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " KEY "\r\n\r\n",
+              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " KEY "\r\n",
               b->host, b->port);
+    if (b->protocol)
+        text_addf(out, "Sec-WebSocket-Protocol: %s\r\n", b->protocol);
+    text_adds(out, "\r\n");
 }
 
 /* A masked text frame (RFC 6455, section 5.3) with the key 0, which leaves the bytes as they
@@ -88,19 +102,21 @@ static long take_head(struct client *c, const struct client_rules *r, const char
 /* ---- messages ---- */
 
 /* Number `seq` came: is it the next one? */
-static void note(struct client *c, struct crowd_tally *t, uint32_t seq)
+static void note(struct client *c, struct crowd_tally *t, unsigned stream, uint32_t seq)
 {
+    uint32_t *last_seq = &c->streams[stream].last_seq;
+    uint64_t *seen = &c->streams[stream].seen;
     t->delivered++;
-    if (seq > c->last_seq) {
-        uint32_t step = seq - c->last_seq;
+    if (seq > *last_seq) {
+        uint32_t step = seq - *last_seq;
         t->lost += step - 1;
-        c->seen = step < SEEN_BITS ? c->seen << step | 1 : 1;
-        c->last_seq = seq;
+        *seen = step < SEEN_BITS ? *seen << step | 1 : 1;
+        *last_seq = seq;
         return;
     }
-    uint32_t age = c->last_seq - seq;
-    if (age < SEEN_BITS && !(c->seen >> age & 1)) {
-        c->seen |= (uint64_t)1 << age;
+    uint32_t age = *last_seq - seq;
+    if (age < SEEN_BITS && !(*seen >> age & 1)) {
+        *seen |= (uint64_t)1 << age;
         t->disordered++;
         t->lost--;
     } else {
@@ -126,6 +142,41 @@ static bool skip(const char **at, const char *end, const char *text)
     return true;
 }
 
+void client_note_silence(const struct client *c, const struct client_rules *r, int64_t now_ns)
+{
+    struct crowd_phase *phase = &r->tally->phases[r->share->phase];
+    int64_t from_ns = r->share->phase_from_ns;
+    if (c->heard_ns > from_ns)
+        from_ns = c->heard_ns;
+    if (now_ns - from_ns > (int64_t)phase->silence_ns)
+        phase->silence_ns = (uint64_t)(now_ns - from_ns);
+}
+
+static void note_flow(struct client *c, const struct client_rules *r, int64_t sent_ns,
+                      int64_t now_ns)
+{
+    struct crowd_phase *phase = &r->tally->phases[r->share->phase];
+    client_note_silence(c, r, now_ns);
+    c->heard_ns = now_ns;
+    phase->delivered++;
+    hist_add(&phase->latency, now_ns > sent_ns ? (uint64_t)(now_ns - sent_ns) : 0);
+}
+
+/* Nchan's ws+meta.nchan: "id: ID\n", other such lines, an empty one, the message. */
+static void take_meta(struct client *c, const char *bytes, size_t len)
+{
+    static const char name[] = "id: ";
+    const char *end = memchr(bytes, '\n', len);
+    size_t head = sizeof(name) - 1;
+    if (!end || len < head || memcmp(bytes, name, head) != 0)
+        return;
+    size_t id = (size_t)(end - bytes) - head;
+    if (id >= sizeof(c->last_id))
+        return;
+    memcpy(c->last_id, bytes + head, id);
+    c->last_id[id] = '\0';
+}
+
 /* One frame may hold several messages (Centrifugo's does). */
 static void take_messages(struct client *c, const struct client_rules *r, const char *bytes,
                           size_t len, int64_t now_ns)
@@ -140,8 +191,13 @@ static void take_messages(struct client *c, const struct client_rules *r, const 
         if (!skip(&at, end, ",\"sent_ns\":"))
             continue;
         int64_t sent_ns = (int64_t)number(&at, end);
-        note(c, r->tally, seq);
-        if (sent_ns >= r->share->measure_from_ns && now_ns >= sent_ns)
+        uint64_t stream = skip(&at, end, ",\"stream\":") ? number(&at, end) : STREAM_STORED;
+        if (stream >= STREAMS)
+            continue;
+        note(c, r->tally, (unsigned)stream, seq);
+        if (r->share->phase_from_ns)
+            note_flow(c, r, sent_ns, now_ns);
+        else if (sent_ns >= r->share->measure_from_ns && now_ns >= sent_ns)
             hist_add(&r->tally->latency, (uint64_t)(now_ns - sent_ns));
     }
 }
@@ -155,6 +211,8 @@ static void take_text(struct client *c, const struct client_rules *r, const char
             r->tally->unrecovered++;
         become_live(c, r);
     }
+    if (r->b->protocol)
+        take_meta(c, bytes, len);
     take_messages(c, r, bytes, len, now_ns);
 }
 
@@ -205,8 +263,9 @@ long client_feed(struct client *c, const struct client_rules *r, const char *byt
     }
 }
 
-void client_end(struct client *c, const struct client_rules *r, uint32_t last_seq)
+void client_end(struct client *c, const struct client_rules *r, enum bench_stream stream,
+                uint32_t last_seq)
 {
-    if (last_seq > c->last_seq)
-        r->tally->lost += last_seq - c->last_seq;
+    if (last_seq > c->streams[stream].last_seq)
+        r->tally->lost += last_seq - c->streams[stream].last_seq;
 }

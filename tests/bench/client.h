@@ -15,13 +15,18 @@ struct client {
     int fd;
     uint32_t index;       /* among all clients of the run */
     uint32_t user;
-    uint32_t last_seq;    /* highest number that came */
-    uint64_t seen;        /* bit n: last_seq - n came */
+    struct {
+        uint64_t seen;      /* bit n: last_seq - n came */
+        uint32_t last_seq;  /* highest number that came */
+    } streams[STREAMS];
+    int64_t heard_ns;     /* when a message of this run came last; 0: none did */
+    int64_t closed_ns;    /* flow: when it was thrown out; 0: it was not, or is back */
     uint32_t kept_len;
     uint8_t state;        /* enum client_state */
-    bool is_resuming;     /* asks for what came after last_seq */
+    bool is_resuming;     /* asks for what came after the last it had */
     char *kept;           /* the beginning of a head or frame; NULL: nothing */
     char *token;
+    char last_id[48];     /* of the last message, as a subprotocol told it; "": none */
 };
 
 /* What a client is measured against. */
@@ -39,6 +44,9 @@ void client_request(const struct client *c, const struct bench *b, struct text_b
  * kept; negative: the connection is of no use any more. */
 long client_feed(struct client *c, const struct client_rules *r, const char *bytes, size_t len);
 /* Everything up to last_seq must have come: counts what did not. */
-void client_end(struct client *c, const struct client_rules *r, uint32_t last_seq);
+void client_end(struct client *c, const struct client_rules *r, enum bench_stream stream,
+                uint32_t last_seq);
+/* In a flow: the client has heard nothing since its last message until now. */
+void client_note_silence(const struct client *c, const struct client_rules *r, int64_t now_ns);
 
 #endif

@@ -26,6 +26,7 @@
 
 #define EVENTS 512
 #define CONNECTING_MAX 128      /* at once in each child, when there is no hurry */
+#define AWAY_MS 10              /* between looks at who is to come back */
 #define BUFFER_BYTES (1 << 20)
 #define CLIENTS_PER_ADDRESS 250 /* of each source address 127.0.x.y */
 #define TOKEN_TTL_MS 86400000
@@ -51,6 +52,7 @@ struct child {
     uint32_t next;              /* the next client to connect */
     uint32_t connecting;
     uint32_t connecting_max;
+    uint32_t away;              /* thrown out, to come back */
     int epoll_fd;
     int order_fd;
     int event_fd;
@@ -80,11 +82,29 @@ static void leave(struct child *ch, struct client *c)
     c->kept_len = 0;
 }
 
+/* In a flow: counted once, and back as often as it takes. */
+static void come_back(struct child *ch, struct client *c)
+{
+    if (!c->closed_ns) {
+        c->closed_ns = bench_now_ns();
+        ch->tally->closed++;
+        ch->tally->phases[ch->share->phase].closed++;
+    }
+    c->is_resuming = !ch->b->is_forgetful;
+    leave(ch, c);
+    ch->away++;
+}
+
 static void fail(struct child *ch, struct client *c, const char *what)
 {
-    if (c->state == CLIENT_LIVE)
+    if (ch->b->is_returning && (c->state == CLIENT_LIVE || c->closed_ns)) {
+        come_back(ch, c);
+        return;
+    }
+    if (c->state == CLIENT_LIVE) {
         ch->tally->closed++;
-    else if (ch->tally->refused++ == 0)
+        ch->tally->phases[ch->share->phase].closed++;
+    } else if (ch->tally->refused++ == 0)
         bench_say("client %u: %s: %s", c->index, what, strerror(errno));
     leave(ch, c);
 }
@@ -200,8 +220,11 @@ static void count_missing(struct child *ch)
 {
     for (uint32_t i = 0; i < ch->count; i++) {
         struct client *c = &ch->clients[i];
-        uint32_t at = ch->b->mode == MODE_BROADCAST ? 0 : c->user;
-        client_end(c, &ch->rules, ch->share->last_seq[at]);
+        unsigned streams = ch->b->mode == MODE_FLOW ? STREAMS : 1;
+        if (ch->b->mode == MODE_FLOW && c->state != CLIENT_DOWN)
+            client_note_silence(c, &ch->rules, ch->share->phase_until_ns);
+        for (unsigned s = 0; s < streams; s++)
+            client_end(c, &ch->rules, s, ch->share->last_seq[bench_seq_at(ch->b, s, c->user)]);
     }
 }
 
@@ -223,6 +246,25 @@ static void on_order(struct child *ch)
 
 /* ---- the child's loop ---- */
 
+/* Those that were thrown out, each after a time of its own, evenly spread. */
+static void bring_back(struct child *ch)
+{
+    if (!ch->away)
+        return;
+    int64_t now_ns = bench_now_ns();
+    ch->away = 0;
+    for (uint32_t i = 0; i < ch->count; i++) {
+        struct client *c = &ch->clients[i];
+        int64_t wait_ms = ch->b->return_ms ? c->index * 7919 % ch->b->return_ms : 0;
+        if (!c->closed_ns || c->state != CLIENT_DOWN)
+            continue;
+        if (now_ns - c->closed_ns >= wait_ms * 1000000)
+            begin(ch, c); /* whom connect() refuses is away again */
+        else
+            ch->away++;
+    }
+}
+
 static void turn(struct child *ch)
 {
     static const uint64_t one = 1;
@@ -230,7 +272,7 @@ static void turn(struct child *ch)
     uint64_t before = ch->tally->delivered + ch->tally->live + ch->tally->refused;
     uint64_t generation = ch->tally->generation;
     bool is_starting = ch->next < ch->count && ch->connecting < ch->connecting_max;
-    int n = epoll_wait(ch->epoll_fd, events, EVENTS, is_starting ? 0 : -1);
+    int n = epoll_wait(ch->epoll_fd, events, EVENTS, is_starting ? 0 : ch->away ? AWAY_MS : -1);
     for (int i = 0; i < n; i++) {
         struct client *c = events[i].data.ptr;
         if (!c)
@@ -242,6 +284,7 @@ static void turn(struct child *ch)
     }
     for (int i = 0; i < EVENTS && ch->next < ch->count && ch->connecting < ch->connecting_max; i++)
         begin(ch, &ch->clients[ch->next++]);
+    bring_back(ch);
     if (before != ch->tally->delivered + ch->tally->live + ch->tally->refused ||
         generation != ch->tally->generation)
         (void)!write(ch->event_fd, &one, sizeof(one));
@@ -326,7 +369,7 @@ struct crowd *crowd_new(const struct bench *b)
         return NULL;
     c->b = b;
     c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    c->share_bytes = sizeof(*c->share) + (size_t)b->users * sizeof(c->share->last_seq[0]);
+    c->share_bytes = sizeof(*c->share) + bench_seq_count(b) * sizeof(c->share->last_seq[0]);
     c->share = mmap(NULL, c->share_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                     0);
     if (c->event_fd < 0 || c->share == MAP_FAILED) {
@@ -397,6 +440,21 @@ void crowd_sum(const struct crowd *c, bool with_hist, struct crowd_tally *out)
             hist_merge(&out->latency, &t->latency);
             hist_merge(&out->back, &t->back);
         }
+    }
+}
+
+void crowd_sum_phase(const struct crowd *c, uint32_t phase, struct crowd_phase *out)
+{
+    memset(out, 0, sizeof(*out));
+    for (size_t i = 0; i < c->count; i++) {
+        const struct crowd_phase *p = &c->share->tallies[i].phases[phase];
+        out->delivered += p->delivered;
+        out->closed += p->closed;
+        if (p->silence_ns > out->silence_ns)
+            out->silence_ns = p->silence_ns;
+        if (p->away_ns > out->away_ns)
+            out->away_ns = p->away_ns;
+        hist_merge(&out->latency, &p->latency);
     }
 }
 

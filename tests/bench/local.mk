@@ -9,6 +9,7 @@ tests_bench_belfry_bench_SOURCES = \
     tests/bench/client.c \
     tests/bench/client.h \
     tests/bench/crowd.c \
+    tests/bench/flow.c \
     tests/bench/hist.c \
     tests/bench/publish.c \
     tests/bench/usage.c
@@ -25,6 +26,7 @@ bench_support = \
     tests/bench/callgrind.py \
     tests/bench/peer_ws.js \
     tests/bench/peers.py \
+    tests/bench/reload.py \
     tests/bench/run
 
 EXTRA_DIST += $(bench_support)
@@ -44,4 +46,8 @@ bench-quick: $(bench_programs)
 # The worker's instructions for one delivery and one connection: a regression shows as a number.
 bench-callgrind: $(bench_programs)
 	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/callgrind.py $(BENCH_OPTIONS)
-.PHONY: bench bench-quick bench-callgrind
+# What clients notice of reloads and upgrades, and what Nchan's notice of a reload:
+# make bench-reload BENCH_OPTIONS='--connections 500 --peers belfry'.
+bench-reload: belfryd tests/bench/belfry-bench
+	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/reload.py $(BENCH_OPTIONS)
+.PHONY: bench bench-quick bench-callgrind bench-reload

@@ -132,11 +132,12 @@ class Belfry(Peer):
     name = "Belfry"
     about = "HS256 token, SUBSCRIBE for each user, list read, FULL_SYNC; one worker"
     resumes = True
+    workers = 1
 
     def command(self, scenario):
         config = self.place.directory / "belfry.conf"
         config.write_text(f"listen = 127.0.0.1:{self.port}\n"
-                          f"workers = 1\n"
+                          f"workers = {self.workers}\n"
                           f"redis-url = unix://{self.place.redis_socket}\n"
                           f"jwt-secret-file = {self.place.secret}\n"
                           f"control-socket = {self.place.directory}/control.sock\n"
@@ -151,6 +152,8 @@ class Nchan(Peer):
     name = "Nchan"
     about = "nginx with nchan, messages in memory, published by HTTP; no token"
     redis = ""
+    workers = 1
+    channels = "nchan_channel_id $arg_id;"
 
     def missing(self):
         module = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
@@ -164,7 +167,7 @@ class Nchan(Peer):
                        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         config.write_text(f"""load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
 daemon off;
-worker_processes 1;
+worker_processes {self.workers};
 worker_rlimit_nofile 20000;
 pid {self.place.directory}/nginx.pid;
 error_log {self.place.directory}/nginx.log error;
@@ -176,10 +179,10 @@ http {{
     listen 127.0.0.1:{self.port} backlog=65535;
     {self.redis.format(port=self.place.redis_port)}
     keepalive_requests 1000000000;
-    location = /sub {{ nchan_subscriber websocket; nchan_channel_id $arg_id;
+    location = /sub {{ nchan_subscriber websocket; {self.channels}
                        nchan_subscriber_first_message newest; }}
     location = /pub {{ nchan_publisher; nchan_channel_id $arg_id;
-                       nchan_message_buffer_length 100; nchan_message_timeout 60s; }}
+                       nchan_message_buffer_length 100; nchan_message_timeout 120s; }}
   }}
 }}
 """)

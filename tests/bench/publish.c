@@ -20,11 +20,13 @@
 #include "tests/bench/bench.h"
 
 #define HTTP_BUFFER_BYTES 65536
+#define HTTP_TRIES 20
 
 struct publisher {
     const struct bench *b;
     redisContext *redis;
     size_t awaited; /* answers */
+    bool is_stepwise; /* each command waits for the answer to the one before */
     int http_fd;    /* -1: none */
     char http_host[256];
     char http_port[8];
@@ -92,25 +94,23 @@ static int http_take(struct publisher *p, struct text_buf *got)
     return 0;
 }
 
-static int http_flush(struct publisher *p)
+/* -ECONNRESET when the connection had ended before anything was answered. */
+static int http_exchange(struct publisher *p)
 {
     struct text_buf got = {0};
     char buffer[HTTP_BUFFER_BYTES];
     int result = 0;
+    size_t awaited = p->awaited;
     for (size_t sent = 0; sent < p->requests.len;) {
         ssize_t n = send(p->http_fd, p->requests.data + sent, p->requests.len - sent, MSG_NOSIGNAL);
-        if (n < 0) {
-            bench_say("--publish-url: %s", strerror(errno));
-            return -EIO;
-        }
+        if (n < 0)
+            return -ECONNRESET;
         sent += (size_t)n;
     }
-    text_buf_reset(&p->requests);
     while (!result && p->awaited > 0) {
         ssize_t n = recv(p->http_fd, buffer, sizeof(buffer), 0);
         if (n <= 0) {
-            bench_say("--publish-url: the server ended the connection");
-            result = -EIO;
+            result = p->awaited == awaited && !got.len ? -ECONNRESET : -EIO;
         } else {
             text_add(&got, buffer, (size_t)n);
             result = got.failed ? -ENOMEM : http_take(p, &got);
@@ -120,7 +120,40 @@ static int http_flush(struct publisher *p)
     return result;
 }
 
+/* A server that reloads closes the connections it kept for the next request: that one goes over a
+ * new connection, as every HTTP client does it, the worker that accepts it may be leaving, too. */
+static int http_flush(struct publisher *p)
+{
+    int result = http_exchange(p);
+    for (int i = 0; i < HTTP_TRIES && result == -ECONNRESET && p->b->mode == MODE_FLOW; i++) {
+        close(p->http_fd);
+        result = http_open(p);
+        if (result == 0)
+            result = http_exchange(p);
+    }
+    text_buf_reset(&p->requests);
+    if (result == -ECONNRESET || result == -EIO)
+        bench_say("--publish-url: the server ended the connection");
+    return result;
+}
+
 /* ---- Redis ---- */
+
+static int redis_flush(struct publisher *p)
+{
+    while (p->awaited > 0) {
+        redisReply *reply = NULL;
+        if (redisGetReply(p->redis, (void **)&reply) != REDIS_OK ||
+            reply->type == REDIS_REPLY_ERROR) {
+            bench_say("Redis: %s", reply ? reply->str : p->redis->errstr);
+            freeReplyObject(reply);
+            return -EIO;
+        }
+        freeReplyObject(reply);
+        p->awaited--;
+    }
+    return 0;
+}
 
 static int redis_add(struct publisher *p, int argc, const char **argv, const size_t *lens)
 {
@@ -129,7 +162,7 @@ static int redis_add(struct publisher *p, int argc, const char **argv, const siz
         return -EIO;
     }
     p->awaited++;
-    return 0;
+    return p->is_stepwise ? redis_flush(p) : 0;
 }
 
 static int redis_store(struct publisher *p, const char *to)
@@ -144,7 +177,13 @@ static int redis_store(struct publisher *p, const char *to)
     const char *trim[] = {"LTRIM", key->data, "0", last};
     const size_t trim_lens[] = {5, key->len, 1, strlen(last)};
     int result = redis_add(p, 3, push, push_lens);
-    return result ? result : redis_add(p, 4, trim, trim_lens);
+    if (result == 0)
+        result = redis_add(p, 4, trim, trim_lens);
+    if (result || !p->is_stepwise)
+        return result;
+    const char *expire[] = {"EXPIRE", key->data, "3600"};
+    const size_t expire_lens[] = {6, key->len, 4};
+    return redis_add(p, 3, expire, expire_lens);
 }
 
 /* What Centrifugo's Redis broker publishes without history: a protobuf Publication whose field 4 is
@@ -165,33 +204,17 @@ static void wrap_centrifugo(struct text_buf *m)
     memcpy(m->data, head, used);
 }
 
-static int redis_publish(struct publisher *p, const char *to)
+static int redis_publish(struct publisher *p, bool is_to_all, const char *to)
 {
     struct text_buf *channel = &p->name;
     text_buf_reset(channel);
-    if (p->b->mode == MODE_BROADCAST)
+    if (is_to_all)
         text_adds(channel, p->b->keys.broadcast_channel);
     else
         keys_expand(channel, p->b->keys.user_channel, to, strlen(to));
     const char *argv[] = {"PUBLISH", channel->data, p->message.data};
     const size_t lens[] = {7, channel->len, p->message.len};
     return redis_add(p, 3, argv, lens);
-}
-
-static int redis_flush(struct publisher *p)
-{
-    while (p->awaited > 0) {
-        redisReply *reply = NULL;
-        if (redisGetReply(p->redis, (void **)&reply) != REDIS_OK ||
-            reply->type == REDIS_REPLY_ERROR) {
-            bench_say("Redis: %s", reply ? reply->str : p->redis->errstr);
-            freeReplyObject(reply);
-            return -EIO;
-        }
-        freeReplyObject(reply);
-        p->awaited--;
-    }
-    return 0;
 }
 
 /* ---- interface ---- */
@@ -225,37 +248,54 @@ void publisher_free(struct publisher *p)
     free(p);
 }
 
-static void make_message(struct publisher *p, const char *to, uint32_t seq, int64_t sent_ns)
+static void make_message(struct publisher *p, enum bench_stream stream, const char *to,
+                         uint32_t seq, int64_t sent_ns)
 {
     char when[CLOCK_ISO_BYTES];
     struct text_buf *m = &p->message;
     clock_format_us(clock_wall_us(), true, when);
     text_buf_reset(m);
     text_addf(m,
-              "{\"id\":\"%" PRIu32 "-%s-%" PRIu32 "\",\"type\":\"NOTIFICATION\",\"timestamp\":"
+              "{\"id\":\"%" PRIu32 "-%s-%s%" PRIu32 "\",\"type\":\"NOTIFICATION\",\"timestamp\":"
               "\"%s\",\"user_id\":\"%s\",\"payload\":{\"run\":%" PRIu32 ",\"seq\":%" PRIu32
-              ",\"sent_ns\":%" PRId64 ",\"pad\":\"",
-              p->b->run, to, seq, when, to, p->b->run, seq, sent_ns);
+              ",\"sent_ns\":%" PRId64 ",\"stream\":%d,\"pad\":\"",
+              p->b->run, to, stream == STREAM_PUBLISHED ? "p" : "", seq, when, to, p->b->run, seq,
+              sent_ns, (int)stream);
     while (m->len + 3 < p->b->message_bytes && !m->failed)
         text_addc(m, 'x');
     text_adds(m, "\"}}");
 }
 
-int publisher_add(struct publisher *p, uint32_t user, uint32_t seq, int64_t sent_ns)
+static int add(struct publisher *p, enum bench_stream stream, bool is_stored, uint32_t user,
+               uint32_t seq, int64_t sent_ns)
 {
     char id[BENCH_USER_BYTES];
-    const char *to = p->b->mode == MODE_BROADCAST ? "all" : bench_user(user, id);
-    make_message(p, to, seq, sent_ns);
+    bool is_to_all = p->b->mode == MODE_BROADCAST || stream == STREAM_BROADCAST;
+    const char *to = is_to_all ? "all" : bench_user(user, id);
+    make_message(p, stream, to, seq, sent_ns);
     if (!p->message.failed && p->b->publish_url) {
         http_add(p, to);
         return p->requests.failed ? -ENOMEM : 0;
     }
-    int result = p->b->is_stored ? redis_store(p, to) : 0;
+    int result = is_stored ? redis_store(p, to) : 0;
     if (p->b->is_centrifugo)
         wrap_centrifugo(&p->message);
     if (p->message.failed || p->name.failed)
         return -ENOMEM;
-    return result ? result : redis_publish(p, to);
+    return result ? result : redis_publish(p, is_to_all, to);
+}
+
+int publisher_add(struct publisher *p, uint32_t user, uint32_t seq, int64_t sent_ns)
+{
+    return add(p, STREAM_STORED, p->b->is_stored, user, seq, sent_ns);
+}
+
+int publisher_step(struct publisher *p, enum bench_stream stream, uint32_t user, uint32_t seq,
+                   int64_t sent_ns)
+{
+    p->is_stepwise = true;
+    int result = add(p, stream, stream == STREAM_STORED, user, seq, sent_ns);
+    return result ? result : publisher_flush(p);
 }
 
 int publisher_flush(struct publisher *p)

@@ -19,7 +19,8 @@ static struct bench b;
 static struct crowd_share *share;
 static struct client c;
 static struct client_rules rules;
-static char sent[200];
+static int64_t now_ns;
+static char sent[400];
 static size_t sent_len;
 
 void bench_say(const char *format, ...)
@@ -29,7 +30,7 @@ void bench_say(const char *format, ...)
 
 int64_t bench_now_ns(void)
 {
-    return 1000;
+    return now_ns;
 }
 
 const char *bench_user(uint32_t user, char out[BENCH_USER_BYTES])
@@ -60,6 +61,7 @@ static void setup(void)
     c = (struct client){.state = CLIENT_SHAKING};
     rules = (struct client_rules){&b, share, &share->tallies[0], record};
     sent_len = 0;
+    now_ns = 1000;
 }
 
 static void teardown(void)
@@ -72,16 +74,21 @@ static const struct crowd_tally *tally(void)
     return &share->tallies[0];
 }
 
-/* A frame with a message of this run, or of another one. */
-static void come(unsigned run, unsigned seq)
+/* A frame with a message of this run, or of another one; `more` stands behind its numbers. */
+static void come_with(unsigned run, unsigned seq, const char *more)
 {
     char frame[200];
     int len = snprintf(frame + 2, sizeof(frame) - 2,
-                       "{\"payload\":{\"run\":%u,\"seq\":%u,\"sent_ns\":400,\"pad\":\"\"}}", run,
-                       seq);
+                       "{\"payload\":{\"run\":%u,\"seq\":%u,\"sent_ns\":400%s,\"pad\":\"\"}}", run,
+                       seq, more);
     frame[0] = (char)0x81;
     frame[1] = (char)len;
     ck_assert_int_eq(client_feed(&c, &rules, frame, (size_t)len + 2), len + 2);
+}
+
+static void come(unsigned run, unsigned seq)
+{
+    come_with(run, seq, "");
 }
 
 static void open_client(void)
@@ -120,7 +127,7 @@ START_TEST(messages_in_order_are_only_counted)
     for (unsigned i = 1; i <= 200; i++)
         come(7, i);
     come(6, 1); /* an older run's, from a list */
-    client_end(&c, &rules, 200);
+    client_end(&c, &rules, STREAM_STORED, 200);
     ck_assert_uint_eq(tally()->delivered, 200);
     ck_assert_uint_eq(tally()->lost + tally()->repeated + tally()->disordered, 0);
     ck_assert_uint_eq(tally()->latency.count, 200);
@@ -134,7 +141,7 @@ START_TEST(a_gap_is_lost_and_so_is_what_never_came_at_the_end)
     come(7, 1);
     come(7, 4);
     ck_assert_uint_eq(tally()->lost, 2);
-    client_end(&c, &rules, 9);
+    client_end(&c, &rules, STREAM_STORED, 9);
     ck_assert_uint_eq(tally()->lost, 7);
     ck_assert_uint_eq(tally()->repeated + tally()->disordered, 0);
 }
@@ -184,7 +191,7 @@ START_TEST(a_resuming_client_names_its_last_message)
 {
     struct text_buf request = {0};
     c.is_resuming = true;
-    c.last_seq = 12;
+    c.streams[STREAM_STORED].last_seq = 12;
     b.path = "/ws?token=x";
     client_request(&c, &b, &request);
     ck_assert_ptr_nonnull(strstr(request.data, "GET /ws?token=x&last_id=7-u0-12 HTTP/1.1\r\n"));
@@ -206,6 +213,73 @@ START_TEST(a_histogram_is_right_within_two_percent)
 }
 END_TEST
 
+START_TEST(each_stream_counts_by_itself)
+{
+    open_client();
+    come_with(7, 1, ",\"stream\":0");
+    come_with(7, 1, ",\"stream\":1");
+    come_with(7, 1, ",\"stream\":2");
+    come_with(7, 2, ",\"stream\":2");
+    come_with(7, 5, ",\"stream\":3"); /* there is none */
+    ck_assert_uint_eq(tally()->delivered, 4);
+    ck_assert_uint_eq(tally()->lost + tally()->repeated + tally()->disordered, 0);
+    come_with(7, 3, ",\"stream\":1");
+    ck_assert_uint_eq(tally()->lost, 1);
+    client_end(&c, &rules, STREAM_BROADCAST, 4);
+    ck_assert_uint_eq(tally()->lost, 3);
+}
+END_TEST
+
+START_TEST(the_longest_silence_belongs_to_the_phase_where_it_ends)
+{
+    open_client();
+    share->phase_from_ns = now_ns = 2000;
+    now_ns += 50;
+    come(7, 1);
+    now_ns += 300;
+    come(7, 2);
+    share->phase = 1;
+    now_ns += 400;
+    come(7, 3);
+    now_ns += 100;
+    client_note_silence(&c, &rules, now_ns);
+    ck_assert_uint_eq(tally()->phases[0].silence_ns, 300);
+    ck_assert_uint_eq(tally()->phases[0].delivered, 2);
+    ck_assert_uint_eq(tally()->phases[1].silence_ns, 400);
+    ck_assert_uint_eq(tally()->phases[1].latency.max, 2350);
+    client_note_silence(&c, &rules, now_ns + 1000);
+    ck_assert_uint_eq(tally()->phases[1].silence_ns, 1100);
+}
+END_TEST
+
+START_TEST(who_was_thrown_out_and_is_back_was_away)
+{
+    open_client();
+    c.state = CLIENT_OPEN;
+    c.closed_ns = 400;
+    come(7, 1);
+    ck_assert_int_eq(c.state, CLIENT_LIVE);
+    ck_assert_uint_eq(tally()->phases[0].away_ns, 600);
+    ck_assert_int_eq(c.closed_ns, 0);
+}
+END_TEST
+
+START_TEST(an_id_that_the_subprotocol_tells_is_named_when_it_comes_back)
+{
+    static const char frame[] = "\x81\x12id: 17:[3],2\nx: y\n";
+    struct text_buf request = {0};
+    b.path = "/sub?id=1";
+    b.protocol = "ws+meta.nchan";
+    open_client();
+    ck_assert_int_eq(client_feed(&c, &rules, frame, sizeof(frame) - 1), sizeof(frame) - 1);
+    c.is_resuming = true;
+    client_request(&c, &b, &request);
+    ck_assert_ptr_nonnull(strstr(request.data, "/sub?id=1&last_id=17:[3],2 HTTP/1.1\r\n"));
+    ck_assert_ptr_nonnull(strstr(request.data, "\r\nSec-WebSocket-Protocol: ws+meta.nchan\r\n"));
+    text_buf_free(&request);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bench");
@@ -219,6 +293,10 @@ int main(void)
     tcase_add_test(all, one_frame_may_hold_several_messages);
     tcase_add_test(all, a_ping_is_answered_and_a_close_ends);
     tcase_add_test(all, a_resuming_client_names_its_last_message);
+    tcase_add_test(all, each_stream_counts_by_itself);
+    tcase_add_test(all, the_longest_silence_belongs_to_the_phase_where_it_ends);
+    tcase_add_test(all, who_was_thrown_out_and_is_back_was_away);
+    tcase_add_test(all, an_id_that_the_subprotocol_tells_is_named_when_it_comes_back);
     tcase_add_test(all, a_histogram_is_right_within_two_percent);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
