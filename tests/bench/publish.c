@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,8 @@
 #include "tests/bench/bench.h"
 
 #define HTTP_BUFFER_BYTES 65536
-#define HTTP_TRIES 20
+#define HTTP_TRIES 100
+#define HTTP_PAUSE_MS 50
 
 struct publisher {
     const struct bench *b;
@@ -80,8 +82,9 @@ static int http_take(struct publisher *p, struct text_buf *got)
     const char *at = got->data, *end = got->data + got->len, *last = at;
     while ((at = memmem(at, (size_t)(end - at), "HTTP/1.", 7)) && end - at >= 12) {
         if (at[9] != '2') {
-            bench_say("--publish-url: status %.3s", at + 9);
-            return -EIO;
+            if (p->b->mode != MODE_FLOW)
+                bench_say("--publish-url: status %.3s", at + 9);
+            return at[9] == '5' ? -EAGAIN : -EIO;
         }
         p->awaited--;
         at += 12;
@@ -94,7 +97,8 @@ static int http_take(struct publisher *p, struct text_buf *got)
     return 0;
 }
 
-/* -ECONNRESET when the connection had ended before anything was answered. */
+/* -ECONNRESET when the connection had ended before anything was answered; -EAGAIN when the server
+ * said that it could not just now. */
 static int http_exchange(struct publisher *p)
 {
     struct text_buf got = {0};
@@ -117,23 +121,27 @@ static int http_exchange(struct publisher *p)
         }
     }
     text_buf_free(&got);
+    if (result)
+        p->awaited = awaited;
     return result;
 }
 
 /* A server that reloads closes the connections it kept for the next request: that one goes over a
- * new connection, as every HTTP client does it, the worker that accepts it may be leaving, too. */
+ * new connection, as every HTTP client does it. The worker that accepts it may be leaving, too. */
 static int http_flush(struct publisher *p)
 {
     int result = http_exchange(p);
-    for (int i = 0; i < HTTP_TRIES && result == -ECONNRESET && p->b->mode == MODE_FLOW; i++) {
+    for (int i = 0; i < HTTP_TRIES && result && p->b->mode == MODE_FLOW; i++) {
+        if (i > 0)
+            poll(NULL, 0, HTTP_PAUSE_MS);
         close(p->http_fd);
         result = http_open(p);
         if (result == 0)
             result = http_exchange(p);
     }
     text_buf_reset(&p->requests);
-    if (result == -ECONNRESET || result == -EIO)
-        bench_say("--publish-url: the server ended the connection");
+    if (result)
+        bench_say("--publish-url: %s", strerror(-result));
     return result;
 }
 

@@ -287,7 +287,7 @@ def rest(flow, meter, seconds, name):
     meter.lap()
     time.sleep(seconds)
     took, cpu = meter.lap()
-    return {"cpu_s": cpu, "cpu_per_s": cpu / took}
+    return {"lap_s": took, "cpu_s": cpu}
 
 
 def disturb(flow, meter, peer, order, number):
@@ -298,7 +298,12 @@ def disturb(flow, meter, peer, order, number):
     done["took_s"] = time.monotonic() - began
     time.sleep(max(0.0, PHASE_S - done["took_s"]))
     took, cpu = meter.lap()
-    return {"cpu_s": cpu, "cpu_per_s": cpu / took, **done}
+    return {"lap_s": took, "cpu_s": cpu, **done}
+
+
+def acts(rows):
+    """Those in which something was done to the server."""
+    return [row for row in rows if "took_s" in row]
 
 
 def go_through(flow, place, peer, arguments):
@@ -311,9 +316,9 @@ def go_through(flow, place, peer, arguments):
     counted = flow.end()
     for row, phase in zip(rows, counted["phases"]):
         row.update(phase)
-    for row in rows:
-        if "took_s" in row:
-            row["cpu_more_s"] = row["cpu_s"] - rows[1]["cpu_per_s"] * row["seconds"]
+    usual = rows[1]["cpu_s"] / rows[1]["lap_s"]
+    for row in acts(rows):
+        row["cpu_more_s"] = row["cpu_s"] - usual * row["lap_s"]
     return {**counted, "phases": rows}
 
 
@@ -340,7 +345,7 @@ def phase_table(result):
              "|---" * 9 + "|"]
     for row in result["phases"][1:]:
         is_act = "took_s" in row
-        cpu = f"{row['cpu_s']:.2f}" + (f" (+{row['cpu_more_s']:.2f})" if is_act else "")
+        cpu = f"{row['cpu_s']:.2f}" + (f" ({row['cpu_more_s']:+.2f})" if is_act else "")
         took = row["took_s"] if is_act else row["seconds"]
         spread = ", ".join(map(str, row.get("spread", []))) or ""
         lines.append(f"| {row['name']} | {took:.2f} | {cpu} | {row['latency_p50_ms']:.2f} "
@@ -349,12 +354,32 @@ def phase_table(result):
     return lines
 
 
-def verdict(result):
-    silence, away = (max(row[key] for row in result["phases"][2:])
-                     for key in ("silence_ms", "away_ms"))
-    return (f"{result['closed']:,} closed, {result['lost']:,} lost, {result['repeated']:,} "
-            f"repeated, {result['disordered']:,} out of order; longest silence "
-            f"{silence:.0f} ms; longest away {away:.0f} ms")
+def worst(rows, key):
+    return max(row[key] for row in rows)
+
+
+def between(rows, key):
+    return f"{min(row[key] for row in rows):.2f}–{worst(rows, key):.2f}"
+
+
+def latency(rows):
+    return " / ".join(f"{worst(rows, f'latency_{part}_ms'):,.0f}" for part in
+                      ("p50", "p99", "max"))
+
+
+def summary_table(results):
+    lines = ["| | closed | lost | repeated | out of order | silence, ms | away, ms "
+             "| latency before, ms | during, ms | took, s | CPU more, s |", "|---" * 11 + "|"]
+    for peer, result in results:
+        rows = result["phases"]
+        lines.append(f"| {peer.name} | "
+                     + " | ".join(f"{result[key]:,}" for key in
+                                  ("closed", "lost", "repeated", "disordered"))
+                     + f" | {worst(rows[2:], 'silence_ms'):,.0f} "
+                     f"| {worst(rows[2:], 'away_ms'):,.0f} | {latency(rows[1:2])} "
+                     f"| {latency(acts(rows))} | {between(acts(rows), 'took_s')} "
+                     f"| {between(acts(rows), 'cpu_more_s')} |")
+    return lines
 
 
 def is_good(result, silence_ms):
@@ -367,18 +392,20 @@ def report(results, arguments):
     lines = [f"{arguments.connections:,} connections of as many users, {arguments.workers} "
              f"workers, {arguments.beat} broadcasts a second to all and {arguments.rate} messages "
              "a second to users, half of them stored. Silence: the longest that any connection "
-             f"heard nothing; {1000 / arguments.beat:.0f} ms lie between two broadcasts. CPU: all "
-             "the server's processes; in brackets what is more than traffic alone costs.", ""]
+             f"heard nothing; {1000 / arguments.beat:.0f} ms lie between two broadcasts. Latency: "
+             "p50 / p99 / max; the worst of all times that something was done. CPU more: of all "
+             "the server's processes, than traffic alone costs.", "", *summary_table(results), "",
+             *(f"- {peer.name}: {peer.about}" for peer, _ in results), "", *bench.machine()]
     for peer, result in results:
-        lines += [f"{peer.name} ({peer.about}): {verdict(result)}.", "", *phase_table(result), ""]
-    return lines + bench.machine()
+        lines += ["", f"{peer.name}:", "", *phase_table(result)]
+    return lines
 
 
 def main():
     arguments = parse_arguments()
     wanted = arguments.peers and [bench.plain(n.strip()) for n in arguments.peers.split(",")]
     adopt_orphans()
-    results = []
+    results, is_whole = [], True
     with tempfile.TemporaryDirectory(prefix="belfry-bench-") as directory:
         place = peers.Place(directory, None, None)
         for kind in ALL:
@@ -389,8 +416,13 @@ def main():
             if why:
                 print(f"{peer.name}: left out: {why}", file=sys.stderr)
                 continue
-            results.append((peer, run(place, peer, arguments)))
-            print(f"{peer.name}: {verdict(results[-1][1])}", file=sys.stderr)
+            try:
+                results.append((peer, run(place, peer, arguments)))
+            except (RuntimeError, OSError) as e:
+                print(f"{peer.name}: not measured: {e}", file=sys.stderr)
+                is_whole &= not isinstance(peer, Belfry)
+                continue
+            print("\n".join(summary_table(results[-1:])[2:]), file=sys.stderr)
     lines = report(results, arguments)
     print("\n".join(lines))
     if arguments.results:
@@ -399,8 +431,8 @@ def main():
     print("\n" + raw)
     if arguments.json:
         pathlib.Path(arguments.json).write_text(raw + "\n")
-    return 0 if all(is_good(r, arguments.silence) for p, r in results
-                    if isinstance(p, Belfry)) else 1
+    return 0 if is_whole and all(is_good(r, arguments.silence) for p, r in results
+                                 if isinstance(p, Belfry)) else 1
 
 
 if __name__ == "__main__":
