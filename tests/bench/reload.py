@@ -25,6 +25,7 @@ import peers
 PR_SET_CHILD_SUBREAPER = 36
 TICKS = os.sysconf("SC_CLK_TCK")
 LIMIT_S = 60
+ORDERS_MAX = 7  # two phases for each, two before: belfry-bench's 16
 PHASE_S = 1.0  # at least: what an action does to messages may show a little later
 
 
@@ -32,7 +33,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="make bench-reload", description=__doc__)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--order", default="HUP,USR2,HUP,USR2,HUP", help="what is done")
+    parser.add_argument("--order", default="HUP,USR2,HUP,USR2,HUP",
+                        help="what is done; Nchan gets the HUPs")
     parser.add_argument("--rate", type=int, default=200, help="messages a second to users")
     parser.add_argument("--beat", type=int, default=4, help="broadcasts a second")
     parser.add_argument("--quiet", type=float, default=5.0, help="seconds before, between, after")
@@ -40,7 +42,11 @@ def parse_arguments():
     parser.add_argument("--peers", help="names, comma-separated (all that are at hand)")
     parser.add_argument("--json", help="file for every figure")
     parser.add_argument("--results", help="file for the table and the machine (Markdown)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    orders = arguments.order.split(",")
+    if len(orders) > ORDERS_MAX or not {"HUP"} <= set(orders) <= {"HUP", "USR2"}:
+        parser.error(f"--order: HUP and USR2, {ORDERS_MAX} at most, one HUP at least")
+    return arguments
 
 
 # ---- processes ----------------------------------------------------------------------------------
