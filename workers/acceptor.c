@@ -140,6 +140,8 @@ struct acceptor *acceptor_new(struct worker *w)
 
 void acceptor_stop(struct acceptor *a, bool is_replaced)
 {
+    if (!a)
+        return;
     a->is_stopped = true;
     a->is_replaced = is_replaced;
     stop_ports(a, !is_replaced);

@@ -16,7 +16,7 @@
 /* Starts accepting on all of start->listeners. NULL without memory. */
 struct acceptor *acceptor_new(struct worker *w);
 /* Stops taking connections from client listeners, and with is_replaced, which means that other
- * workers serve them, from that of the metrics. */
+ * workers serve them, from that of the metrics. Accepts NULL. */
 void acceptor_stop(struct acceptor *a, bool is_replaced);
 void acceptor_free(struct acceptor *a);
 

@@ -49,7 +49,8 @@ struct worker {
     struct inquest *inquest;       /* what happened to a message? */
     struct handover *handover;     /* connections from and to other workers */
     int epoll_fd;                  /* the loop's; -1: not known */
-    bool is_draining;
+    bool is_draining;              /* it will end */
+    bool is_replaced;              /* and others go on with what it served */
 };
 
 /* Milliseconds on the monotonic clock, which no step of the wall clock moves (coarse: clock.h);

@@ -287,7 +287,7 @@ static struct refusal judge_origin(const struct worker *w, const struct http *h)
 static struct refusal judge_limits(const struct worker *w)
 {
     int64_t limit = w->opt->max_connections;
-    if (w->is_draining)
+    if (w->is_draining && !w->is_replaced)
         return (struct refusal){503, "The server is draining", RETRY_AFTER, true};
     if ((limit > 0 && counters_sum(w->start->counters, CTR_websockets) >= (uint64_t)limit) ||
         !conns_has_room(w->conns)) {

@@ -728,6 +728,11 @@ void redislink_reset(struct redislink *l, const char *why)
     snprintf(l->why, sizeof(l->why), "%s", why);
 }
 
+bool redislink_has_tried(const struct redislink *l)
+{
+    return redislink_is_up(l) || l->attempts > 0;
+}
+
 int redislink_send(struct redislink *l, int argc, const char **argv, const size_t *argvlen)
 {
     if (!redislink_is_up(l))

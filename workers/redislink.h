@@ -57,6 +57,8 @@ struct redislink *redislink_new(struct worker *w, const struct redislink_owner *
  * reply. */
 void redislink_free(struct redislink *l);
 bool redislink_is_up(const struct redislink *l);
+/* It is up, or an attempt has failed since it was last up for long. */
+bool redislink_has_tried(const struct redislink *l);
 /* Gives the connection up and connects anew. May be called from any callback. why: for the log. */
 void redislink_reset(struct redislink *l, const char *why);
 /* RAW: appends a command to what is sent at the end of this callback or as the socket takes it. 0,

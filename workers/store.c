@@ -647,3 +647,8 @@ bool store_is_up(const struct store *s)
 {
     return redislink_is_up(s->link);
 }
+
+bool store_has_tried(const struct store *s)
+{
+    return redislink_has_tried(s->link);
+}

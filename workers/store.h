@@ -41,6 +41,7 @@ struct store *store_new(struct worker *w);
 /* Calls under way are answered with -ECANCELED. */
 void store_free(struct store *s);
 bool store_is_up(const struct store *s);
+bool store_has_tried(const struct store *s); /* redislink_has_tried */
 
 /* Each returns the call (cancel it with store_cancel, after which the callback never comes), or
  * NULL when it could not be sent (down, no memory): the callback is then not called, and never from

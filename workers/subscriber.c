@@ -475,6 +475,11 @@ bool subscriber_is_listening(const struct subscriber *s)
     return redislink_is_up(s->link) && s->confirmed >= SUBSCRIBER_FIXED_CHANNELS;
 }
 
+bool subscriber_has_tried(const struct subscriber *s)
+{
+    return redislink_is_up(s->link) ? subscriber_is_listening(s) : redislink_has_tried(s->link);
+}
+
 void subscriber_reset(struct subscriber *s, const char *why)
 {
     redislink_reset(s->link, why);

@@ -29,6 +29,8 @@ void subscriber_drop(struct subscriber *s, struct user *u);
 bool subscriber_is_up(const struct subscriber *s);
 /* The channels that every worker has are confirmed, too. */
 bool subscriber_is_listening(const struct subscriber *s);
+/* It is listening, or could not be reached. */
+bool subscriber_has_tried(const struct subscriber *s);
 /* The link does not deliver (canary.c found out): close and connect anew. */
 void subscriber_reset(struct subscriber *s, const char *why);
 /* Channel on which this worker's markers and probes come back: handed to markers_on_echo, then to

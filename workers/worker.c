@@ -36,6 +36,8 @@
 /* Accepted, and their request may be on its way: closing would reset it. */
 #define DRAIN_FRESH_MS 2000
 #define DRAIN_TICK_MS 50
+/* For Redis to answer; then clients are served without it. */
+#define READY_WAIT_MS 1000
 #define CONTROL_BATCH 16
 
 enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING };
@@ -44,6 +46,9 @@ enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING };
 struct life {
     struct worker worker;
     enum phase phase;
+    bool is_ready;
+    int status;         /* to exit with */
+    ev_timer unready;   /* until is_ready */
     ev_io control;
     ev_io term;
     ev_timer second;
@@ -228,6 +233,7 @@ static void drain(struct life *life, const struct control_drain *order, struct i
     life->closed = 0;
     life->quiet_ms = 0;
     w->is_draining = true;
+    w->is_replaced = order->restart;
     life->lame_until_ms = order->lame_ms ? life->began_ms + order->lame_ms : 0;
     if (!life->lame_until_ms)
         acceptor_stop(w->acceptor, order->restart);
@@ -257,10 +263,56 @@ static void stop(struct life *life, const char *why)
     life->phase = PHASE_STOPPING;
     life->until_ms = clock_mono_ms() + STOP_LIMIT_MS;
     w->is_draining = true;
+    w->is_replaced = false;
     acceptor_stop(w->acceptor, false);
     handover_give_up(w->handover);
     conns_each(w->conns, close_for_stop, NULL);
     ev_timer_again(w->loop, &life->tick);
+}
+
+/* ---- readiness ---- */
+
+static int fail(const struct worker_start *start, const char *what)
+{
+    log_error("worker-failed", "part", what);
+    ipc_send(start->control_fd, CONTROL_FAILED, what, strlen(what), -1);
+    return EXIT_FAILURE;
+}
+
+/* The acceptor comes last: whoever connects finds everything in place. */
+static void get_ready(struct life *life)
+{
+    struct worker *w = &life->worker;
+    life->is_ready = true;
+    ev_timer_stop(w->loop, &life->unready);
+    if (!(w->acceptor = acceptor_new(w))) {
+        life->status = fail(w->start, "acceptor");
+        leave(life);
+        return;
+    }
+    counters_set(CTR_started_at_ms, (uint64_t)clock_wall_ms());
+    int error = ipc_send(w->start->control_fd, CONTROL_READY, NULL, 0, -1);
+    log_info("worker-ready", "slot", LOG_INT(w->start->slot), "pid", LOG_INT(getpid()));
+    if (error)
+        stop(life, "master is gone");
+}
+
+/* Not before Redis is heard, unless it is away: else health would be degraded by each new worker. */
+static void get_ready_in_time(struct life *life)
+{
+    const struct worker *w = &life->worker;
+    if (!life->is_ready && life->phase == PHASE_SERVING && subscriber_has_tried(w->subscriber) &&
+        store_has_tried(w->store))
+        get_ready(life);
+}
+
+static void on_unready(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct life *life = timer->data;
+    (void)loop;
+    (void)events;
+    if (life->phase == PHASE_SERVING)
+        get_ready(life);
 }
 
 /* ---- what others say to this process ---- */
@@ -351,6 +403,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     struct life *life = prepare->data;
     (void)loop;
     (void)events;
+    get_ready_in_time(life);
     conns_flush(life->worker.conns);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
@@ -383,8 +436,7 @@ static void init_context(struct worker *w, const struct worker_start *start)
                                         .history_ttl_ms = opt->history_ttl};
 }
 
-/* Name of the module that could not be made, NULL when all are there. The acceptor comes last:
- * whoever connects finds everything in place. */
+/* Name of the module that could not be made, NULL when all are there, but for the acceptor. */
 static const char *make_modules(struct worker *w)
 {
     if (!(w->conns = conns_new(w)))
@@ -407,8 +459,6 @@ static const char *make_modules(struct worker *w)
         return "hand-over";
     if (!(w->router = router_new(w)))
         return "router";
-    if (!(w->acceptor = acceptor_new(w)))
-        return "acceptor";
     return NULL;
 }
 
@@ -469,14 +519,16 @@ static void start_watchers(struct life *life, int term_fd)
     struct ev_loop *loop = life->worker.loop;
     ev_io_init(&life->control, on_control, life->worker.start->control_fd, EV_READ);
     ev_io_init(&life->term, on_term, term_fd, EV_READ);
+    ev_timer_init(&life->unready, on_unready, READY_WAIT_MS / 1000., 0.);
     ev_timer_init(&life->second, on_second, 0., 1.);
     ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
     ev_check_init(&life->turn_start, on_turn_start);
     ev_prepare_init(&life->turn_end, on_turn_end);
-    life->control.data = life->term.data = life->second.data = life->tick.data =
-        life->turn_end.data = life;
+    life->control.data = life->term.data = life->unready.data = life->second.data =
+        life->tick.data = life->turn_end.data = life;
     ev_io_start(loop, &life->control);
     ev_io_start(loop, &life->term);
+    ev_timer_start(loop, &life->unready);
     ev_timer_start(loop, &life->second);
     ev_check_start(loop, &life->turn_start);
     ev_prepare_start(loop, &life->turn_end);
@@ -487,6 +539,7 @@ static void stop_watchers(struct life *life)
     struct ev_loop *loop = life->worker.loop;
     ev_io_stop(loop, &life->control);
     ev_io_stop(loop, &life->term);
+    ev_timer_stop(loop, &life->unready);
     ev_timer_stop(loop, &life->second);
     ev_timer_stop(loop, &life->tick);
     ev_check_stop(loop, &life->turn_start);
@@ -496,23 +549,11 @@ static void stop_watchers(struct life *life)
 static void serve(struct life *life)
 {
     struct worker *w = &life->worker;
-    counters_set(CTR_started_at_ms, (uint64_t)clock_wall_ms());
-    int error = ipc_send(w->start->control_fd, CONTROL_READY, NULL, 0, -1);
-    log_info("worker-ready", "slot", LOG_INT(w->start->slot), "pid", LOG_INT(getpid()));
-    if (error)
-        stop(life, "master is gone");
     ev_run(w->loop, 0);
     conns_flush(w->conns);
     if (life->phase == PHASE_DRAINING)
         ipc_send(w->start->control_fd, CONTROL_DRAINED, NULL, 0, -1);
     log_info("worker-ends", "connections_left", LOG_INT(conns_count(w->conns)));
-}
-
-static int fail(const struct worker_start *start, const char *what)
-{
-    log_error("worker-failed", "part", what);
-    ipc_send(start->control_fd, CONTROL_FAILED, what, strlen(what), -1);
-    return EXIT_FAILURE;
 }
 
 int worker_run(const struct worker_start *start)
@@ -521,7 +562,6 @@ int worker_run(const struct worker_start *start)
     if (!life)
         return fail(start, "memory");
     struct worker *w = &life->worker;
-    int status = EXIT_SUCCESS;
     int term_fd = -1;
     const char *missing = "loop";
 
@@ -540,7 +580,7 @@ int worker_run(const struct worker_start *start)
             missing = "signals";
     }
     if (missing) {
-        status = fail(start, missing);
+        life->status = fail(start, missing);
     } else {
         start_watchers(life, term_fd);
         serve(life);
@@ -551,6 +591,7 @@ int worker_run(const struct worker_start *start)
         close(term_fd);
     if (w->loop)
         ev_loop_destroy(w->loop);
+    int status = life->status;
     free(life);
     return status;
 }

@@ -72,6 +72,41 @@ async def eventually_async(check, what, seconds=None, step=0.02):
         await asyncio.sleep(step)
 
 
+class Watch:
+    """Calls look again and again, in several threads, while it is entered: seen, what it returned.
+    What it raised is raised at the end."""
+
+    def __init__(self, look, threads=1):
+        self.look, self.seen, self.raised = look, [], []
+        self.done = threading.Event()
+        self.threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def _run(self):
+        while not self.done.is_set():
+            try:
+                self.seen.append(self.look())
+            except Exception as e:  # for the thread that waits
+                self.raised.append(e)
+                return
+
+    def go_on(self, times=20):
+        """Until it has been called some times more."""
+        many = len(self.seen) + times
+        eventually(lambda: len(self.seen) >= many or self.raised, "calls")
+
+    def __enter__(self):
+        for one in self.threads:
+            one.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.done.set()
+        for one in self.threads:
+            one.join()
+        if self.raised and not kind:
+            raise self.raised[0]
+
+
 def utc(offset_s=0.0):
     """ISO 8601 with microseconds and Z, now or so many seconds from now."""
     now = time.time() + offset_s

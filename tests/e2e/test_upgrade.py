@@ -105,30 +105,41 @@ def test_the_new_binary_is_the_instance_in_every_respect(upgradable):
 
 def test_no_request_is_refused_while_the_binary_is_replaced(upgradable):
     server = upgradable.start()
-    done = threading.Event()
-    answers, errors = [], []
-
-    def ask():
-        while not done.is_set():
-            try:
-                answers.append(server.http("GET", "/ws/health?live").status)
-            except OSError as e:
-                errors.append(repr(e))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for one in threads:
-        one.start()
-    try:
+    with harness.Watch(lambda: server.http("GET", "/ws/health?live").status, 3) as watch:
         for _ in range(2):
             server.upgrade()
-            many = len(answers) + 20
-            harness.eventually(lambda: len(answers) > many, "answers after it")
-    finally:
-        done.set()
-        for one in threads:
-            one.join()
-    assert not errors
-    assert set(answers) == {200}
+            watch.go_on()
+    assert set(watch.seen) == {200}
+
+
+def test_health_notices_neither_reloads_nor_upgrades(upgradable):
+    server = upgradable.start()
+
+    def ask():
+        answer = server.health()
+        return answer.status, answer.json["status"], answer.json["redis"]["status"]
+
+    with harness.Watch(ask, 3) as watch:
+        for turn in range(10):
+            if turn % 5 == 4:
+                server.upgrade()
+            else:
+                assert server.ask("reload", 30)["ok"] is True
+            watch.go_on()
+    assert set(watch.seen) == {(200, "healthy", "connected")}
+
+
+def test_a_request_that_was_begun_before_is_served(upgradable):
+    server = upgradable.start()
+    for change in (lambda: server.ask("reload", 30), server.upgrade):
+        s = server.connect()
+        s.sendall(("GET /ws?token=%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                   % harness.token()).encode())
+        change()
+        s.sendall(b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                  b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        assert s.recv(12) == b"HTTP/1.1 101"
+        s.close()
 
 
 async def test_devices_lose_nothing_and_get_nothing_twice(redis, upgradable, user):
