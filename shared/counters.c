@@ -9,11 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
+#include "shared/clock.h"
 #include "shared/closes.h"
 #include "shared/segment.h"
 
 #define CLOSED_NAME_BYTES 32
+#define SUM_TRIES 16
 
 #define GROUP_CONNECTIONS "connections"
 #define GROUP_HTTP "http"
@@ -61,7 +64,7 @@ struct counters_slot *counters_self = &private_slot;
 
 _Static_assert(sizeof(struct counters_head) <= COUNTERS_SLOT_BYTES, "the head is one page");
 _Static_assert(offsetof(struct counters_slot, values) == 40, "seen by several processes");
-_Static_assert(offsetof(struct counters_head, earlier) == 104, "seen by several processes");
+_Static_assert(offsetof(struct counters_head, earlier) == 120, "seen by several processes");
 
 static size_t segment_bytes(uint32_t slots)
 {
@@ -84,6 +87,8 @@ int counters_create(struct counters *c, uint32_t slots)
         return error;
     set_segment(c, at, segment_bytes(slots), fd);
     c->head->slots = slots;
+    if (getrandom(&c->head->identity, sizeof(c->head->identity), GRND_NONBLOCK) < 0)
+        c->head->identity = (uint64_t)clock_mono_us();
     return 0;
 }
 
@@ -129,6 +134,7 @@ static void zero_gauges(struct counters_slot *slot)
     for (int i = 0; i < COUNTERS; i++)
         if (counters_table[i].kind == COUNTER_GAUGE)
             __atomic_store_n(&slot->values[i], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->on_the_way, 0, __ATOMIC_RELAXED);
 }
 
 void counters_attach(struct counters *c, uint32_t slot)
@@ -161,11 +167,46 @@ uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)
     return __atomic_load_n(&c->slots[slot].values[id], __ATOMIC_RELAXED);
 }
 
-uint64_t counters_sum(const struct counters *c, enum counter id)
+void counters_depart(struct counters *c)
+{
+    __atomic_add_fetch(&c->head->moves, 1, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&counters_self->on_the_way, 1, __ATOMIC_SEQ_CST);
+    counters_dec(CTR_websockets);
+}
+
+void counters_arrive(struct counters *c, uint32_t from_slot)
+{
+    uint32_t *way = &c->slots[from_slot].on_the_way;
+    uint32_t n = __atomic_load_n(way, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&c->head->moves, 1, __ATOMIC_SEQ_CST);
+    counters_inc(CTR_websockets);
+    /* None, when who gave it is gone. */
+    while (n && !__atomic_compare_exchange_n(way, &n, n - 1, false, __ATOMIC_SEQ_CST,
+                                             __ATOMIC_RELAXED))
+        ;
+}
+
+static uint64_t sum_once(const struct counters *c, enum counter id)
 {
     uint64_t sum = __atomic_load_n(&c->head->earlier[id], __ATOMIC_RELAXED);
-    for (uint32_t i = 0; i < c->head->slots; i++)
+    for (uint32_t i = 0; i < c->head->slots; i++) {
+        if (id == CTR_websockets)
+            sum += __atomic_load_n(&c->slots[i].on_the_way, __ATOMIC_RELAXED);
         sum += counters_get(c, i, id);
+    }
+    return sum;
+}
+
+/* What moved from a slot that was not read yet to one that was would be missed. */
+uint64_t counters_sum(const struct counters *c, enum counter id)
+{
+    uint64_t sum = 0, moves;
+    for (int i = 0; i < SUM_TRIES; i++) {
+        moves = __atomic_load_n(&c->head->moves, __ATOMIC_ACQUIRE);
+        sum = sum_once(c, id);
+        if (id != CTR_websockets || __atomic_load_n(&c->head->moves, __ATOMIC_ACQUIRE) == moves)
+            break;
+    }
     return sum;
 }
 

@@ -65,7 +65,7 @@ struct counters_slot {
     uint64_t heartbeat_ms; /* monotonic clock of the worker's last turn */
     uint64_t doing_serial; /* connection that is handled; 0: none */
     uint32_t doing;        /* enum doing */
-    uint32_t reserved;
+    uint32_t on_the_way;   /* WebSockets it gave away that no other has yet: taken out by those */
     uint64_t values[COUNTERS];
 } __attribute__((aligned(COUNTERS_SLOT_BYTES)));
 
@@ -81,6 +81,8 @@ struct counters_head {
     uint64_t last_reload_at_ms;
     char instance_id[40];
     char version[24];
+    uint64_t identity;     /* of this segment; random */
+    uint64_t moves;        /* of WebSockets from slot to slot; all add to it */
     uint64_t earlier_restarts; /* of the version before, whose slots were laid out differently */
     uint64_t earlier[COUNTERS]; /* its totals; part of every sum */
 };
@@ -134,8 +136,14 @@ static inline void counters_doing(enum doing what, uint64_t serial)
 }
 const char *counters_doing_words(uint32_t what); /* "unknown" for none */
 
+/* A WebSocket leaves for another worker, and arrives there. Meanwhile it is counted as on the way, so
+ * that their sum stays what it is. */
+void counters_depart(struct counters *c);
+void counters_arrive(struct counters *c, uint32_t from_slot);
+
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
-/* Sum over all slots, empty ones included, and earlier totals. */
+/* Sum over all slots, empty ones included, and earlier totals; of websockets, those on the way,
+ * too. */
 uint64_t counters_sum(const struct counters *c, enum counter id);
 /* Unasked deaths of workers, likewise. */
 uint64_t counters_restarts(const struct counters *c);

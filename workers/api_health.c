@@ -84,7 +84,8 @@ static struct redis_view view_redis(const struct worker *w)
 static bool is_draining(const struct worker *w)
 {
     uint32_t state = __atomic_load_n(&w->start->counters->head->state, __ATOMIC_RELAXED);
-    return (w->is_draining && !w->is_replaced) || state == INSTANCE_DRAINING || state == INSTANCE_STOPPING;
+    return (w->is_draining && !w->is_replaced) || state == INSTANCE_DRAINING ||
+           state == INSTANCE_STOPPING;
 }
 
 static void add_redis(const struct redis_view *view, struct text_buf *out)

@@ -53,7 +53,7 @@ static void save(struct conn *c, struct handover_device *d)
 }
 
 /* Whatever it was, it is not here any more. */
-static int let_go(struct conn *c)
+static int let_go(struct conn *c, bool is_shared)
 {
     int fd = c->io.fd;
     fate_given(c);
@@ -62,8 +62,13 @@ static int let_go(struct conn *c)
     wheel_disarm(c->worker->wheel, &c->deadline);
     if (c->is_counted_ws) {
         c->is_counted_ws = false;
-        counters_dec(CTR_websockets);
+        if (is_shared)
+            counters_depart(c->worker->start->counters);
+        else
+            counters_dec(CTR_websockets);
     }
+    if (is_shared)
+        c->device.is_counted = false;
     conn_release_session(c);
     outq_give(&c->outq);
     c->state = CONN_DEAD;
@@ -71,7 +76,7 @@ static int let_go(struct conn *c)
     return fd;
 }
 
-int conn_give(struct conn *c, struct text_buf *out)
+int conn_give(struct conn *c, bool is_shared, struct text_buf *out)
 {
     struct session_parts parts = {{0}, {0}, {0}, {0}, {0}, {0}};
     struct text_buf input = {0}, queue = {0};
@@ -98,7 +103,7 @@ int conn_give(struct conn *c, struct text_buf *out)
     if (has_failed || out->failed)
         return -ENOMEM;
     counters_inc(CTR_handover_given);
-    return let_go(c);
+    return let_go(c, is_shared);
 }
 
 /* ---- taking ---- */
@@ -136,7 +141,7 @@ static int restore_session(struct conn *c, const struct handover_device *d, stru
 }
 
 /* As if it had been accepted and upgraded here, but for what counts such things. */
-static struct conn *make(struct worker *w, int fd, bool is_unix)
+static struct conn *make(struct worker *w, int fd, int from_slot, bool is_unix)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
@@ -148,7 +153,10 @@ static struct conn *make(struct worker *w, int fd, bool is_unix)
     c->state = CONN_OPEN;
     c->had_request = c->was_ws = c->is_counted_ws = true;
     counters_inc(CTR_connections);
-    counters_inc(CTR_websockets);
+    if (from_slot >= 0)
+        counters_arrive(w->start->counters, (uint32_t)from_slot);
+    else
+        counters_inc(CTR_websockets);
     conn_io_start(c);
     return c;
 }
@@ -175,11 +183,11 @@ static void refuse(struct conn *c, int error, bool is_mid_frame)
         conn_close(c, reason);
 }
 
-bool conn_take(struct worker *w, int fd, struct text_span state, struct expected *e)
+bool conn_take(struct worker *w, int fd, int from_slot, struct text_span state, struct expected *e)
 {
     struct handover_device d = {0};
     int error = handover_device_decode(state, &d);
-    struct conn *c = make(w, fd, d.is_unix);
+    struct conn *c = make(w, fd, from_slot, d.is_unix);
     if (!c) {
         log_error("no-memory", "for", "connection");
         close(fd);

@@ -35,6 +35,7 @@ struct recipient {
     struct giver *giver;
     struct handover_link *link;  /* NULL: gone */
     bool is_here;                /* it said HELLO */
+    bool is_shared;              /* it counts where we do */
     uint64_t assigned;           /* connections */
     struct parcel parcel;
 };
@@ -79,7 +80,7 @@ static void put(struct recipient *r, enum handover_record type, struct text_buf 
 static bool give_conn(struct recipient *r, struct conn *c, enum handover_record type)
 {
     struct text_buf state = {0};
-    int fd = conn_give(c, &state);
+    int fd = conn_give(c, r->is_shared, &state);
     if (fd >= 0) {
         put(r, type, &state, fd);
         r->giver->given++;
@@ -330,6 +331,20 @@ static void lose(struct recipient *r, const char *why)
     fill(g); /* its share is for the others */
 }
 
+/* What is given is counted on the way, and the user as here, until the taker has counted both. */
+static void share_counters(struct recipient *r, struct unpack *hello)
+{
+    const struct worker_start *start = r->giver->w->start;
+    uint64_t identity = unpack_u64(hello);
+    struct text_buf out = {0};
+    r->is_shared = !hello->is_bad && identity == start->counters->head->identity;
+    if (!r->is_shared)
+        return;
+    pack_u32(&out, start->slot);
+    put(r, HANDOVER_SHARED, &out, -1);
+    text_buf_free(&out);
+}
+
 static void send_broadcasts(struct recipient *r)
 {
     struct text_buf out = {0};
@@ -353,6 +368,7 @@ static bool on_record(void *data, uint32_t type, struct text_span body, int fd)
             return false;
         }
         r->is_here = true;
+        share_counters(r, &in);
         send_broadcasts(r);
         fill(r->giver);
     } else if (type == HANDOVER_CONFIRMED) {
@@ -461,12 +477,15 @@ void giver_stop(struct giver *g)
     }
 }
 
+/* Those on the way end with us. They are not waited for once a taker is lost, with it some of
+ * them. */
 bool giver_is_flushed(const struct giver *g)
 {
+    bool has_lost = alive(g) < g->count;
     for (size_t i = 0; i < g->count; i++)
         if (g->recipients[i].link && !handover_link_is_flushed(g->recipients[i].link))
             return false;
-    return true;
+    return has_lost || !__atomic_load_n(&counters_self->on_the_way, __ATOMIC_RELAXED);
 }
 
 void giver_free(struct giver *g)

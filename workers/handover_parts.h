@@ -11,7 +11,8 @@
 /* Records. Fields are packed (pack.h) in the order given; a giver's are only sent to a taker of the
  * same HANDOVER_VERSION. */
 enum handover_record {
-    HANDOVER_HELLO = 1, /* taker: u32 HANDOVER_VERSION. This one stays as it is */
+    HANDOVER_HELLO = 1, /* taker: u32 HANDOVER_VERSION. This stays as it is. u64 identity of the
+                         * segment in which it counts */
     HANDOVER_CONFIRMED, /* taker: u32 batch, u8 whether all are subscribed */
     HANDOVER_BROADCASTS, /* giver: recent_save, which ids were broadcast last */
     HANDOVER_EXPECT,    /* giver: u32 batch, bytes marker, then bytes user id, ... */
@@ -21,6 +22,7 @@ enum handover_record {
     HANDOVER_USER_END,  /* giver: u8 whether the marker came before */
     HANDOVER_FORGET,    /* giver: u32 batch, u32 which: it is not given */
     HANDOVER_ALONE,     /* giver: handover_device_encode, descriptor: it has no user */
+    HANDOVER_SHARED,    /* giver, to one who counts in the same segment: u32 its slot */
 };
 
 #define HANDOVER_MARKER_BYTES 64

@@ -44,6 +44,8 @@ struct source {
     uint64_t taken;
     int64_t since_ms;
     bool is_greeted;       /* HELLO was sent */
+    bool is_shared;        /* it counts where we do */
+    uint32_t slot;         /* there */
 };
 
 struct taker {
@@ -212,8 +214,19 @@ static int take(struct source *s, struct text_span body, int fd, struct expected
 {
     if (fd < 0)
         return -EBADMSG;
-    s->taken += conn_take(s->taker->w, fd, body, e);
+    const struct worker_start *start = s->taker->w->start;
+    s->taken += conn_take(s->taker->w, fd, s->is_shared ? (int)s->slot : -1, body, e);
+    if (s->is_shared && e)
+        usertable_leave(start->users, s->slot, session_expected_hash(e));
     return 0;
+}
+
+static int share_counters(struct source *s, struct text_span body)
+{
+    struct unpack in = unpack_of(body);
+    s->slot = unpack_u32(&in);
+    s->is_shared = unpack_is_done(&in) && s->slot < s->taker->w->start->counters->head->slots;
+    return s->is_shared ? 0 : -EBADMSG;
 }
 
 static int on_body(struct source *s, uint32_t type, struct text_span body, int fd)
@@ -233,6 +246,8 @@ static int on_body(struct source *s, uint32_t type, struct text_span body, int f
         return forget(s, body);
     case HANDOVER_ALONE:
         return take(s, body, fd, NULL);
+    case HANDOVER_SHARED:
+        return share_counters(s, body);
     default:
         return -EBADMSG;
     }
@@ -288,6 +303,7 @@ static void greet(struct source *s)
         return;
     s->is_greeted = true;
     pack_u32(&hello, HANDOVER_VERSION);
+    pack_u64(&hello, s->taker->w->start->counters->head->identity);
     handover_link_send(s->link, HANDOVER_HELLO, hello.data, hello.len, -1);
     handover_link_flush(s->link);
     text_buf_free(&hello);

@@ -66,6 +66,11 @@ bool session_expected_is_heard(const struct expected *e)
     return e->u->subscription == SUBSCRIPTION_CONFIRMED;
 }
 
+uint64_t session_expected_hash(const struct expected *e)
+{
+    return e->u->id_hash;
+}
+
 void session_expected_subscribed(struct user *u)
 {
     for (struct expected *e = u->expected; e; e = e->next) {

@@ -22,6 +22,7 @@
 struct expected *session_expect(struct worker *w, struct text_span user_id,
                                 void (*on_subscribed)(void *data), void *data);
 bool session_expected_is_heard(const struct expected *e);
+uint64_t session_expected_hash(const struct expected *e); /* of the user's id */
 /* What they had (session_save_known), before they come. 0, -ENOMEM or -EBADMSG. */
 int session_expected_recent(struct expected *e, struct text_span saved);
 /* A device comes. 0, -ENOMEM or -EBADMSG: it may have joined, and is to be closed. */

@@ -297,7 +297,7 @@ static void get_ready(struct life *life)
         stop(life, "master is gone");
 }
 
-/* Not before Redis is heard, unless it is away: else health would be degraded by each new worker. */
+/* Not before Redis is heard, unless it is away: else each new worker would degrade health. */
 static void get_ready_in_time(struct life *life)
 {
     const struct worker *w = &life->worker;

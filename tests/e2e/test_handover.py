@@ -537,6 +537,32 @@ async def test_limits_count_those_who_moved(make_server, user):
         await c.close()
 
 
+async def test_nobody_is_missing_or_counted_twice_on_the_way(make_server):
+    server = make_server(workers="3")
+    users = [unique() for _ in range(150)]
+    clients = [await Client.attach(server, u) for u in users + users]
+    await harness.eventually_async(lambda: server.health().json["total_connections"] == 300,
+                                   "all are counted")
+
+    def count():
+        told = server.health().json
+        return told["total_connections"], told["connected_users"]
+
+    def move():
+        with harness.Watch(count, 3) as watch:
+            for turn in range(6):
+                if turn == 3:
+                    server.upgrade()
+                else:
+                    assert server.ask("reload", 30)["ok"] is True
+                watch.go_on()
+        return set(watch.seen)
+
+    assert await asyncio.to_thread(move) == {(300, 150)}
+    for c in clients:
+        await c.close()
+
+
 async def test_connections_on_unix_sockets_move_too(redis, make_server, user):
     directory = harness.make_directory()
     server = make_server(listen=["unix:" + directory + "/ws.sock"])

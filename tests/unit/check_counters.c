@@ -101,6 +101,26 @@ START_TEST(totals_outlive_their_worker_and_gauges_do_not)
 }
 END_TEST
 
+START_TEST(a_websocket_on_its_way_is_counted_once)
+{
+    counters_attach(&c, 0);
+    counters_set(CTR_websockets, 2);
+    counters_depart(&c);
+    ck_assert_uint_eq(counters_get(&c, 0, CTR_websockets), 1);
+    ck_assert_uint_eq(counters_sum(&c, CTR_websockets), 2);
+    counters_attach(&c, 1);
+    counters_arrive(&c, 0);
+    ck_assert_uint_eq(counters_get(&c, 1, CTR_websockets), 1);
+    ck_assert_uint_eq(counters_sum(&c, CTR_websockets), 2);
+    counters_arrive(&c, 0); /* from one of whom nothing is known any more */
+    ck_assert_uint_eq(c.slots[0].on_the_way, 0);
+    ck_assert_uint_eq(counters_sum(&c, CTR_websockets), 3);
+    counters_depart(&c);
+    counters_retire(&c, 1);
+    ck_assert_uint_eq(counters_sum(&c, CTR_websockets), 1);
+}
+END_TEST
+
 static void fill(void)
 {
     for (uint32_t slot = 0; slot < 2; slot++) {
@@ -218,6 +238,7 @@ int main(void)
     tcase_add_test(tc, counting_without_a_slot_goes_nowhere);
     tcase_add_test(tc, slots_are_pages_and_only_so_many);
     tcase_add_test(tc, totals_outlive_their_worker_and_gauges_do_not);
+    tcase_add_test(tc, a_websocket_on_its_way_is_counted_once);
     tcase_add_test(tc, groups_are_json_objects_of_one_slot_or_of_all);
     tcase_add_test(tc, prometheus_names_carry_units_and_kinds);
     tcase_add_test(tc, promtool_finds_nothing_to_say);

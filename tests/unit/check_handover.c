@@ -19,15 +19,16 @@
 
 static struct redis_server server;
 static struct usertable *users;
+static struct counters counters;
 static struct handover_link *link_; /* the test's end */
-static unsigned records[HANDOVER_ALONE + 1], ends;
+static unsigned records[HANDOVER_SHARED + 1], ends;
 static int client; /* the test's end of the connection that moves; -1: none */
 
 static bool on_record(void *data, uint32_t type, struct text_span body, int fd)
 {
     (void)data, (void)body;
     ck_assert_int_eq(fd, -1);
-    ck_assert_uint_le(type, HANDOVER_ALONE);
+    ck_assert_uint_le(type, HANDOVER_SHARED);
     records[type]++;
     return true;
 }
@@ -61,6 +62,8 @@ static void setup(void)
     unit_opt.ping_interval = unit_opt.pong_timeout = 60000;
     ck_assert_int_eq(usertable_create(16, 1, &users), 0);
     unit_start.users = users;
+    ck_assert_int_eq(counters_create(&counters, 2), 0);
+    unit_start.counters = &counters;
     unit_worker.epoll_fd = -1;
     unit_worker.hub = hub_new();
     unit_worker.conns = conns_new(&unit_worker);
@@ -93,6 +96,7 @@ static void teardown(void)
     if (client >= 0)
         close(client);
     usertable_free(users);
+    counters_destroy(&counters);
     redis_remove(&server);
     unit_teardown();
 }
