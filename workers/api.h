@@ -26,12 +26,6 @@ void api_broadcast(const struct request *rq);
 void api_metrics(const struct request *rq);
 void api_demo(const struct request *rq);
 
-/* What api_stats keeps between requests of one worker. NULL without memory. */
-struct stats_cache;
-struct stats_cache *stats_cache_new(void);
-void stats_cache_free(struct stats_cache *s);
-struct stats_cache *router_stats_cache(struct router *r);
-
 /* "timestamp":"..." of now, in the worker's style. */
 void api_add_timestamp(const struct worker *w, struct text_buf *out);
 /* Number of workers that serve. */

@@ -7,25 +7,8 @@
 #include "workers/api.h"
 #include "workers/store.h"
 
-#define INFO_FRESH_MS 1000
-
-/* Members of redis_stats, without the braces, as they were told a moment ago. */
-struct stats_cache {
-    struct text_buf info;
-    int64_t at_ms; /* monotonic */
-};
-
-struct stats_cache *stats_cache_new(void)
-{
-    return calloc(1, sizeof(struct stats_cache));
-}
-
-void stats_cache_free(struct stats_cache *s)
-{
-    if (s)
-        text_buf_free(&s->info);
-    free(s);
-}
+/* Members of redis_stats, without the braces. */
+#define NO_INFO "\"error\":\"Redis is not available\""
 
 /* ---- redis_stats ---- */
 
@@ -190,34 +173,26 @@ static void answer(struct reply *r, const char *info)
 static void on_info(void *data, int error, struct text_span text)
 {
     struct reply *r = data;
-    struct stats_cache *cache = router_stats_cache(r->worker->router);
+    struct text_buf info = {0};
     r->waiting = NULL;
     if (error) {
-        answer(r, "\"error\":\"Redis is not available\"");
+        answer(r, NO_INFO);
         return;
     }
-    text_buf_reset(&cache->info);
-    info_members(text, &cache->info);
-    if (cache->info.failed) {
-        text_buf_free(&cache->info);
-        cache->info = (struct text_buf){0};
+    info_members(text, &info);
+    if (info.failed)
         reply_error(r, 500, "Out of memory", NULL);
-        return;
-    }
-    cache->at_ms = clock_mono_ms();
-    answer(r, cache->info.data);
+    else
+        answer(r, info.data);
+    text_buf_free(&info);
 }
 
+/* Redis is asked each time: what each worker had kept would differ from one to the next, and totals
+ * go back. */
 void api_stats(const struct request *rq)
 {
     struct reply *r = rq->reply;
-    const struct stats_cache *cache = router_stats_cache(rq->worker->router);
-    if (cache->info.len && store_is_up(rq->worker->store) &&
-        clock_mono_ms() - cache->at_ms < INFO_FRESH_MS) {
-        answer(r, cache->info.data);
-        return;
-    }
     r->waiting = store_info(rq->worker->store, on_info, r);
     if (!r->waiting)
-        answer(r, "\"error\":\"Redis is not available\"");
+        answer(r, NO_INFO);
 }

@@ -16,7 +16,6 @@
 struct router {
     struct worker *worker;
     struct reply *replies;
-    struct stats_cache *stats;
 };
 
 enum method { METHOD_GET = 1, METHOD_POST = 2 }; /* HEAD goes with GET */
@@ -43,14 +42,8 @@ static const struct route {
 struct router *router_new(struct worker *w)
 {
     struct router *r = calloc(1, sizeof(*r));
-    if (!r)
-        return NULL;
-    r->worker = w;
-    r->stats = stats_cache_new();
-    if (!r->stats) {
-        free(r);
-        return NULL;
-    }
+    if (r)
+        r->worker = w;
     return r;
 }
 
@@ -78,13 +71,7 @@ void router_free(struct router *r)
             r->replies->conn->reply = NULL;
         reply_free(r->replies);
     }
-    stats_cache_free(r->stats);
     free(r);
-}
-
-struct stats_cache *router_stats_cache(struct router *r)
-{
-    return r->stats;
 }
 
 void reply_abandon(struct reply *r)

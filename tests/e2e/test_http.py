@@ -178,14 +178,16 @@ async def test_stats_have_all_their_fields(server, user):
 
 async def test_stats_are_the_same_whichever_worker_answers(server, user):
     async with await Client.attach(server, user):
-        views = []
+        views, commands = [], []
         for _ in range(12):  # each over a connection of its own
             body = server.stats()
+            commands.append(body["statistics"]["redis_stats"]["total_commands_processed"])
             views.append((body["statistics"]["active_connections"],
                           body["statistics"]["connected_users"],
                           tuple((w["slot"], w["pid"], w["active_connections"])
                                 for w in body["workers"])))
         assert len(set(views)) == 1, views
+        assert commands == sorted(commands), "totals do not go back"
 
 
 def test_the_token_may_stand_in_the_query(server):
