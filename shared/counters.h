@@ -55,8 +55,8 @@ enum instance_state { INSTANCE_STARTING, INSTANCE_RUNNING, INSTANCE_DRAINING, IN
 #define COUNTERS_MAX_SLOTS 256
 #define COUNTERS_SLOT_BYTES 4096
 
-/* One worker's slot. pid, generation, state and restarts are the master's; the rest is the
- * worker's, and outlives it. */
+/* One worker's slot. pid, generation, state and restarts are the master's; on_the_way is also
+ * those workers' that take; the rest is the worker's, and outlives it. */
 struct counters_slot {
     uint32_t pid;
     uint32_t generation;
@@ -136,8 +136,8 @@ static inline void counters_doing(enum doing what, uint64_t serial)
 }
 const char *counters_doing_words(uint32_t what); /* "unknown" for none */
 
-/* A WebSocket leaves for another worker, and arrives there. Meanwhile it is counted as on the way, so
- * that their sum stays what it is. */
+/* A WebSocket leaves for another worker, and arrives there. Meanwhile it is counted as on the way,
+ * so that their sum stays what it is. */
 void counters_depart(struct counters *c);
 void counters_arrive(struct counters *c, uint32_t from_slot);
 

@@ -77,7 +77,10 @@ static void tell_status(struct master *m, int64_t now_ms)
 static void feed_watchdog(struct master *m, int64_t now_ms)
 {
     struct pulse *p = &m->pulse;
-    if (!p->watchdog_ms || now_ms - p->fed_ms < p->watchdog_ms / 3)
+    /* At the tick that is nearest to it: one that comes a little early must not let it wait for the
+     * next. */
+    int64_t early_ms = (int64_t)(p->timer.repeat * 1e3 / 2);
+    if (!p->watchdog_ms || now_ms - p->fed_ms < p->watchdog_ms / 3 - early_ms)
         return;
     if (supervisor_is_silent(m->supervisor, PULSE_SILENT_MS)) {
         log_warning("watchdog-not-fed", "reason", "no worker's loop turns");
@@ -109,7 +112,7 @@ void pulse_init(struct master *m)
 void pulse_start(struct master *m)
 {
     struct pulse *p = &m->pulse;
-    double tick_s = p->watchdog_ms ? (double)p->watchdog_ms / 4e3 : TICK_MAX_S;
+    double tick_s = p->watchdog_ms ? (double)p->watchdog_ms / 3e3 : TICK_MAX_S;
     tick_s = tick_s > TICK_MAX_S ? TICK_MAX_S : tick_s < TICK_MIN_S ? TICK_MIN_S : tick_s;
     p->told_ms = p->fed_ms = clock_mono_ms();
     pulse_text(m, p->told);

@@ -158,10 +158,10 @@ bool conn_is_plain_websocket(const struct conn *c);
  * errno when there is no memory, or it broke meanwhile: then it is as it was, or ends. is_shared:
  * it is counted as on the way, and its user as here, until whoever takes it takes that out. */
 int conn_give(struct conn *c, bool is_shared, struct text_buf *out);
-/* The opposite. from_slot: where it is counted as on the way; -1: it is not. e: expected devices that
- * it is one of; NULL: it has no user. The socket is given. A state that cannot be read closes the
- * connection with CLOSE_RESTART; max-connections: with CLOSE_OVERLOAD. False: it is not here, or is
- * being closed. */
+/* The opposite. from_slot: where it is counted as on the way; -1: it is not. e: expected devices
+ * that it is one of; NULL: it has no user. The socket is given. A state that cannot be read closes
+ * the connection with CLOSE_RESTART; max-connections: with CLOSE_OVERLOAD. False: it is not here,
+ * or is being closed. */
 bool conn_take(struct worker *w, int fd, int from_slot, struct text_span state,
                struct expected *e);
 

@@ -172,9 +172,9 @@ def test_an_upgrade_moves_mainpid_and_is_no_stop(managed, manager):
 
 
 def test_the_watchdog_is_fed_often_enough(managed, manager):
-    server = managed(variables={"WATCHDOG_USEC": "500000"})
+    server = managed(variables={"WATCHDOG_USEC": "1200000"})
     manager.expect_word("READY")
-    assert manager.count("WATCHDOG", 2.5) >= 5
+    assert manager.count("WATCHDOG", 4.6) >= 9, "three times as often"
     server.signal(signal.SIGSTOP)
     try:
         manager.count("WATCHDOG", 0.2)  # what was told before
