@@ -2,79 +2,100 @@
 
 #include "workers/hub.h"
 
+#include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Without memory a user is not added, instead of the process ending (uthash's default). */
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(elt) ((void)(elt))
-#include <uthash.h>
-
 #include "shared/text.h"
 
-/* One allocation for each user: the hash table's handle and the id stand behind what others see. */
-struct entry {
-    struct user user; /* first: a struct user is its entry */
-    UT_hash_handle hh;
-    char id[];
-};
+#define BUCKETS_MIN 64
 
+/* Chains through the users themselves: a link for each user and about one bucket, where a general
+ * table's handle would be half as large as the user. */
 struct hub {
-    struct entry *users;
+    struct user **buckets;
+    size_t mask;
+    size_t count;
 };
 
 struct hub *hub_new(void)
 {
-    return calloc(1, sizeof(struct hub));
+    struct hub *h = calloc(1, sizeof(*h));
+    if (!h)
+        return NULL;
+    h->mask = BUCKETS_MIN - 1;
+    h->buckets = calloc(BUCKETS_MIN, sizeof(*h->buckets));
+    if (!h->buckets) {
+        free(h);
+        return NULL;
+    }
+    return h;
+}
+
+static void free_user(void *data, struct user *u)
+{
+    (void)data;
+    free(u);
 }
 
 void hub_free(struct hub *h)
 {
     if (!h)
         return;
-    struct entry *e, *next;
-    HASH_ITER(hh, h->users, e, next)
-    {
-        HASH_DEL(h->users, e);
-        free(e);
-    }
+    hub_each(h, free_user, NULL);
+    free(h->buckets);
     free(h);
 }
 
-/* The table's own hash function is not used: the id's hash is there already. */
-static struct entry *find(const struct hub *h, const char *id, size_t len, uint64_t hash)
+static struct user **bucket_of(const struct hub *h, uint64_t id_hash)
 {
-    struct entry *e;
-    HASH_FIND_BYHASHVALUE(hh, h->users, id, (unsigned)len, (unsigned)hash, e);
-    return e;
+    return &h->buckets[(size_t)id_hash & h->mask];
 }
 
-static struct entry *add(struct hub *h, const char *id, size_t len, uint64_t hash)
+/* Without memory the chains become longer, and that is all. */
+static void grow(struct hub *h)
+{
+    size_t old_count = h->mask + 1;
+    struct user **old = h->buckets, **more = calloc(old_count * 2, sizeof(*more));
+    if (!more)
+        return;
+    h->buckets = more;
+    h->mask = old_count * 2 - 1;
+    for (size_t i = 0; i < old_count; i++)
+        for (struct user *u = old[i], *next; u; u = next) {
+            struct user **bucket = bucket_of(h, u->id_hash);
+            next = u->hash_next;
+            u->hash_next = *bucket;
+            *bucket = u;
+        }
+    free(old);
+}
+
+static struct user *add(struct hub *h, const char *id, size_t len, uint64_t hash)
 {
     if (len > UINT16_MAX)
         return NULL;
-    struct entry *e = calloc(1, sizeof(*e) + len + 1);
-    if (!e)
+    struct user *u = calloc(1, offsetof(struct user, id) + len + 1);
+    if (!u)
         return NULL;
-    memcpy(e->id, id, len);
-    e->user.id = e->id;
-    e->user.id_len = (uint16_t)len;
-    e->user.id_hash = hash;
-    HASH_ADD_KEYPTR_BYHASHVALUE(hh, h->users, e->id, (unsigned)len, (unsigned)hash, e);
-    if (!e->hh.tbl) { /* how uthash says that it had no memory */
-        free(e);
-        return NULL;
-    }
-    return e;
+    memcpy(u->id, id, len);
+    u->id_len = (uint16_t)len;
+    u->id_hash = hash;
+    if (h->count > h->mask)
+        grow(h);
+    struct user **bucket = bucket_of(h, hash);
+    u->hash_next = *bucket;
+    *bucket = u;
+    h->count++;
+    return u;
 }
 
 struct user *hub_add(struct hub *h, const char *user_id, size_t len)
 {
     uint64_t hash = text_hash64(user_id, len);
-    struct entry *e = find(h, user_id, len, hash);
-    if (!e)
-        e = add(h, user_id, len, hash);
-    return e ? &e->user : NULL;
+    struct user *u = hub_find_hashed(h, user_id, len, hash);
+    return u ? u : add(h, user_id, len, hash);
 }
 
 struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size_t len)
@@ -110,43 +131,34 @@ bool hub_leave(struct hub *h, struct device *d)
 
 void hub_forget(struct hub *h, struct user *u)
 {
-    struct entry *e = (struct entry *)u;
-    HASH_DEL(h->users, e);
-    free(e);
-}
-
-static const UT_hash_bucket *bucket_of(const struct hub *h, uint64_t id_hash)
-{
-    unsigned number;
-    if (!h->users)
-        return NULL;
-    HASH_TO_BKT((unsigned)id_hash, h->users->hh.tbl->num_buckets, number);
-    return &h->users->hh.tbl->buckets[number];
+    struct user **at = bucket_of(h, u->id_hash);
+    while (*at != u)
+        at = &(*at)->hash_next;
+    *at = u->hash_next;
+    h->count--;
+    free(u);
 }
 
 void hub_prefetch_bucket(const struct hub *h, uint64_t id_hash)
 {
-    const UT_hash_bucket *bucket = bucket_of(h, id_hash);
-    if (bucket)
-        __builtin_prefetch(bucket);
+    __builtin_prefetch(bucket_of(h, id_hash));
 }
 
 void hub_prefetch_entry(const struct hub *h, uint64_t id_hash)
 {
-    const UT_hash_bucket *bucket = bucket_of(h, id_hash);
-    if (!bucket || !bucket->hh_head)
+    const struct user *u = *bucket_of(h, id_hash);
+    if (!u)
         return;
-    const char *handle = (const char *)bucket->hh_head;
-    const struct entry *e = (const void *)(handle - offsetof(struct entry, hh));
-    __builtin_prefetch(e);
-    __builtin_prefetch(&e->hh);
-    __builtin_prefetch(e->id);
+    __builtin_prefetch(u);
+    __builtin_prefetch(u->id);
 }
 
 struct user *hub_find_hashed(struct hub *h, const char *user_id, size_t len, uint64_t id_hash)
 {
-    struct entry *e = find(h, user_id, len, id_hash);
-    return e ? &e->user : NULL;
+    struct user *u = *bucket_of(h, id_hash);
+    while (u && (u->id_hash != id_hash || u->id_len != len || memcmp(u->id, user_id, len) != 0))
+        u = u->hash_next;
+    return u;
 }
 
 struct user *hub_find(struct hub *h, const char *user_id, size_t len)
@@ -156,21 +168,51 @@ struct user *hub_find(struct hub *h, const char *user_id, size_t len)
 
 void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data)
 {
-    struct entry *e, *next;
-    HASH_ITER(hh, h->users, e, next)
-    {
-        fn(data, &e->user);
-    }
+    for (size_t i = 0; i <= h->mask; i++)
+        for (struct user *u = h->buckets[i], *next; u; u = next) {
+            next = u->hash_next;
+            fn(data, u);
+        }
 }
 
 void hub_some(struct hub *h, bool (*fn)(void *data, struct user *u), void *data)
 {
-    for (struct entry *e = h->users; e; e = e->hh.next)
-        if (!fn(data, &e->user))
-            return;
+    for (size_t i = 0; i <= h->mask; i++)
+        for (struct user *u = h->buckets[i]; u; u = u->hash_next)
+            if (!fn(data, u))
+                return;
 }
 
 size_t hub_users(const struct hub *h)
 {
-    return HASH_COUNT(h->users);
+    return h->count;
+}
+
+/* ---- lines ---- */
+
+void hub_line_add(struct user_line *line, struct user *u, enum user_place place)
+{
+    assert(u->place == PLACE_NONE);
+    u->place = place & 3;
+    u->line_next = NULL;
+    u->line_prev = line->last;
+    if (line->last)
+        line->last->line_next = u;
+    else
+        line->first = u;
+    line->last = u;
+}
+
+void hub_line_remove(struct user_line *line, struct user *u)
+{
+    if (u->line_prev)
+        u->line_prev->line_next = u->line_next;
+    else
+        line->first = u->line_next;
+    if (u->line_next)
+        u->line_next->line_prev = u->line_prev;
+    else
+        line->last = u->line_prev;
+    u->line_next = u->line_prev = NULL;
+    u->place = PLACE_NONE;
 }

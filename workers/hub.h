@@ -62,26 +62,40 @@ enum subscription {
     SUBSCRIPTION_CONFIRMED
 };
 
+/* Lines of users. Each waits in one at most: to be subscribed or, subscribed, to have its list read.
+ */
+enum user_place {
+    PLACE_NONE,
+    PLACE_WANTED,  /* subscriber.c */
+    PLACE_READY,   /* session_read.c */
+    PLACE_DELAYED  /* the same: its reading failed */
+};
+
+struct user_line {
+    struct user *first, *last;
+};
+
+/* As small as can be, for there is one for nearly every connection. What a message looks at first
+ * stands first. */
 struct user {
+    struct user *hash_next;       /* hub.c's */
+    uint64_t id_hash;             /* text_hash64 of id: usertable.h */
     struct device *devices;       /* newest first */
-    uint32_t device_count;
-    enum subscription subscription; /* subscriber.c's */
-    struct user *sub_next, *sub_prev; /* subscriber.c's batch list */
-    uint32_t sub_seq;             /* subscriber.c: which confirmation is this subscription's */
-    bool in_batch;
-    bool needs_repair;            /* session.c: the link was lost since the list was read */
-    bool is_spoiled;              /* session.c: the reading under way cannot serve anybody */
-    uint8_t queue;                /* session.c: which queue of readings it waits in; 0: none */
-    struct user *queue_next, *queue_prev;
+    struct recent *recent;        /* session.c; NULL: nothing yet */
+    struct expected *expected;    /* session_handover.c: is kept while there is one */
     struct store_call *reading;   /* session.c: its list is being read */
     struct kept *kept;            /* session.c: it was read, and waits for the subscriber link */
     uint64_t newest_listed;       /* session.c: id of its newest stored message; 0: none */
-    struct recent *recent;        /* session.c; NULL: nothing yet */
-    struct expected *expected;    /* session_handover.c: is kept while there is one */
-    bool is_leaving;              /* handover_giver.c: another worker has been told to expect it */
-    uint64_t id_hash;             /* text_hash64 of id: usertable.h */
+    struct user *line_next, *line_prev; /* in the line of its place */
+    uint32_t device_count;
+    uint32_t sub_seq;             /* subscriber.c: which confirmation is this subscription's */
+    unsigned subscription : 2;    /* enum subscription; subscriber.c's */
+    unsigned place : 2;           /* enum user_place */
+    bool needs_repair : 1;        /* session.c: the link was lost since the list was read */
+    bool is_spoiled : 1;          /* session.c: the reading under way cannot serve anybody */
+    bool is_leaving : 1;          /* handover_giver.c: another worker has been told to expect it */
     uint16_t id_len;
-    char *id;                     /* NUL-terminated */
+    char id[];                    /* NUL-terminated */
 };
 
 struct hub *hub_new(void);
@@ -108,5 +122,10 @@ void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data)
 /* Calls fn for users until it returns false; fn must change nothing. */
 void hub_some(struct hub *h, bool (*fn)(void *data, struct user *u), void *data);
 size_t hub_users(const struct hub *h);
+
+/* Puts a user that is in no line at the end of one. */
+void hub_line_add(struct user_line *line, struct user *u, enum user_place place);
+/* Takes it out of that line, where it is. */
+void hub_line_remove(struct user_line *line, struct user *u);
 
 #endif

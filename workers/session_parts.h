@@ -19,16 +19,10 @@
 #define SESSION_LAG_US 60000000 /* what is older than this is not on its way any more */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
-enum { QUEUE_NONE, QUEUE_READY, QUEUE_DELAYED };
-
-struct user_queue {
-    struct user *first, *last;
-};
-
 struct sessions {
     struct worker *w;
-    struct user_queue ready;     /* lists to be read, in order */
-    struct user_queue delayed;   /* their reading failed: moved to ready by retry */
+    struct user_line ready;      /* lists to be read, in order */
+    struct user_line delayed;    /* their reading failed: moved to ready by retry */
     size_t in_flight;            /* lists asked for, and lists that wait for a marker */
     size_t kept_bytes;           /* of the latter */
     struct ev_timer retry;

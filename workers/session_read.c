@@ -14,41 +14,14 @@
 #define RETRY_MAX_S 5.0
 #define TRIM_MARKS 1000 /* read marks taken out at once */
 
-/* ---- the queue of readings ---- */
+/* ---- the lines of readings ---- */
 
-static struct user_queue *queue_of(struct sessions *s, const struct user *u)
+static void leave_line(struct sessions *s, struct user *u)
 {
-    return u->queue == QUEUE_READY ? &s->ready : &s->delayed;
-}
-
-static void enqueue(struct sessions *s, struct user *u, int which)
-{
-    u->queue = (uint8_t)which;
-    struct user_queue *q = queue_of(s, u);
-    u->queue_next = NULL;
-    u->queue_prev = q->last;
-    if (q->last)
-        q->last->queue_next = u;
-    else
-        q->first = u;
-    q->last = u;
-}
-
-static void dequeue(struct sessions *s, struct user *u)
-{
-    if (u->queue == QUEUE_NONE)
-        return;
-    struct user_queue *q = queue_of(s, u);
-    if (u->queue_prev)
-        u->queue_prev->queue_next = u->queue_next;
-    else
-        q->first = u->queue_next;
-    if (u->queue_next)
-        u->queue_next->queue_prev = u->queue_prev;
-    else
-        q->last = u->queue_prev;
-    u->queue_next = u->queue_prev = NULL;
-    u->queue = QUEUE_NONE;
+    if (u->place == PLACE_READY)
+        hub_line_remove(&s->ready, u);
+    else if (u->place == PLACE_DELAYED)
+        hub_line_remove(&s->delayed, u);
 }
 
 void session_retry_later(struct sessions *s)
@@ -74,9 +47,9 @@ static bool has_waiting(const struct sessions *s, const struct user *u)
 void session_want_reading(struct sessions *s, struct user *u)
 {
     if (u->subscription != SUBSCRIPTION_CONFIRMED || u->reading || u->kept ||
-        u->queue != QUEUE_NONE)
+        u->place != PLACE_NONE)
         return;
-    enqueue(s, u, QUEUE_READY);
+    hub_line_add(&s->ready, u, PLACE_READY);
     session_start_readings(s);
 }
 
@@ -91,7 +64,7 @@ static void let_go(struct sessions *s, struct user *u)
 
 void session_cancel_reading(struct sessions *s, struct user *u)
 {
-    dequeue(s, u);
+    leave_line(s, u);
     if (!u->reading && !u->kept)
         return;
     store_cancel(u->reading);
@@ -551,10 +524,10 @@ static void conclude(struct sessions *s, struct user *u, int error,
     for (struct device *d = u->devices; d; d = d->next)
         d->in_reading = false;
     if (error && store_is_up(s->w->store)) { /* LOADING, no memory: not at once again */
-        enqueue(s, u, QUEUE_DELAYED);
+        hub_line_add(&s->delayed, u, PLACE_DELAYED);
         session_retry_later(s);
     } else
-        enqueue(s, u, QUEUE_READY);
+        hub_line_add(&s->ready, u, PLACE_READY);
     session_start_readings(s);
 }
 
@@ -580,7 +553,7 @@ static bool start_reading(struct sessions *s, struct user *u)
     u->reading = store_read_user(s->w->store, u->id, on_read, u);
     if (!u->reading)
         return false;
-    dequeue(s, u);
+    leave_line(s, u);
     recent_list_asked(u->recent);
     s->in_flight++;
     for (struct device *d = u->devices; d; d = d->next) {

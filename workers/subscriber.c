@@ -42,7 +42,7 @@ struct subscriber {
     struct redislink *link;
     struct ev_prepare flush;    /* end of the turn: batches leave */
     struct ev_timer more;       /* a batch was left for the next turn */
-    struct user *wanted_first, *wanted_last; /* to be subscribed: sub_next, sub_prev */
+    struct user_line wanted;    /* to be subscribed */
     struct text_buf dropped;    /* to be unsubscribed: names, each with its NUL */
     size_t dropped_at;          /* of these, bytes sent already */
     uint32_t sent;              /* number of the last channel asked for */
@@ -57,34 +57,6 @@ struct subscriber {
     char answer_channel[96];    /* answers of other instances to this worker: inquiry.h */
     char handover_channel[96];  /* markers, to all workers of this instance: handover.h */
 };
-
-/* ---- the list of wanted users ---- */
-
-static void enqueue(struct subscriber *s, struct user *u)
-{
-    u->in_batch = true;
-    u->sub_next = NULL;
-    u->sub_prev = s->wanted_last;
-    if (s->wanted_last)
-        s->wanted_last->sub_next = u;
-    else
-        s->wanted_first = u;
-    s->wanted_last = u;
-}
-
-static void dequeue(struct subscriber *s, struct user *u)
-{
-    if (u->sub_prev)
-        u->sub_prev->sub_next = u->sub_next;
-    else
-        s->wanted_first = u->sub_next;
-    if (u->sub_next)
-        u->sub_next->sub_prev = u->sub_prev;
-    else
-        s->wanted_last = u->sub_prev;
-    u->sub_next = u->sub_prev = NULL;
-    u->in_batch = false;
-}
 
 /* ---- sending ---- */
 
@@ -135,9 +107,9 @@ static int send_subscribe(struct subscriber *s)
     const char *template_text = s->w->start->keys->user_channel;
     size_t count = 0;
     begin_batch(s);
-    while (count < BATCH_CHANNELS && s->wanted_first) {
-        struct user *u = s->wanted_first;
-        dequeue(s, u);
+    while (count < BATCH_CHANNELS && s->wanted.first) {
+        struct user *u = s->wanted.first;
+        hub_line_remove(&s->wanted, u);
         s->name_at[count++] = s->names.len;
         keys_expand(&s->names, template_text, u->id, u->id_len);
         u->subscription = SUBSCRIPTION_SENT;
@@ -155,11 +127,11 @@ static void on_flush(struct ev_loop *loop, struct ev_prepare *p, int events)
     int batches = 0, rc = 0;
     if (!redislink_is_up(s->link))
         return;
-    while (!rc && batches++ < BATCHES_A_TURN && (s->dropped.len || s->wanted_first))
+    while (!rc && batches++ < BATCHES_A_TURN && (s->dropped.len || s->wanted.first))
         rc = s->dropped.len ? send_unsubscribe(s) : send_subscribe(s);
     if (rc)
         redislink_reset(s->link, "no memory to subscribe");
-    else if (s->dropped.len || s->wanted_first) {
+    else if (s->dropped.len || s->wanted.first) {
         counters_inc(CTR_turn_bound_hits);
         ev_timer_start(loop, &s->more);
     }
@@ -174,8 +146,9 @@ static void on_more(struct ev_loop *loop, struct ev_timer *t, int events)
 
 static void want_again(void *data, struct user *u)
 {
+    struct subscriber *s = data;
     u->subscription = SUBSCRIPTION_WANTED;
-    enqueue(data, u);
+    hub_line_add(&s->wanted, u, PLACE_WANTED);
 }
 
 static void on_up(void *data)
@@ -200,8 +173,9 @@ static void on_up(void *data)
 
 static void forget_subscription(void *data, struct user *u)
 {
-    if (u->in_batch)
-        dequeue(data, u);
+    struct subscriber *s = data;
+    if (u->place == PLACE_WANTED)
+        hub_line_remove(&s->wanted, u);
     u->subscription = SUBSCRIPTION_WANTED;
 }
 
@@ -436,15 +410,15 @@ void subscriber_want(struct subscriber *s, struct user *u)
         return;
     u->subscription = SUBSCRIPTION_WANTED;
     if (redislink_is_up(s->link))
-        enqueue(s, u);
+        hub_line_add(&s->wanted, u, PLACE_WANTED);
 }
 
 void subscriber_drop(struct subscriber *s, struct user *u)
 {
     enum subscription was = u->subscription;
     u->subscription = SUBSCRIPTION_NONE;
-    if (u->in_batch)
-        dequeue(s, u);
+    if (u->place == PLACE_WANTED)
+        hub_line_remove(&s->wanted, u);
     if ((was != SUBSCRIPTION_SENT && was != SUBSCRIPTION_CONFIRMED) || !redislink_is_up(s->link))
         return;
     size_t start = s->dropped.len;

@@ -9,7 +9,6 @@ wslay/              frame wsock wsclient
 openssl/            handshake publish redislink tlsio token_keys wsclient
 jwt\.h              token token_keys
 zlib\.h             frame wsock
-uthash\.h           hub
 hiredis/adapters/   redislink
 hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber
 cjson/|cJSON\.h     json token

@@ -139,7 +139,7 @@ static struct keys keys;
 static struct worker_start start;
 static struct worker worker;
 static struct conn conn;
-static struct user user;
+static struct user *user;
 
 static void setup(void)
 {
@@ -152,10 +152,12 @@ static void setup(void)
     counters.head->started_at_ms = (uint64_t)clock_wall_ms() - 7500;
     start = (struct worker_start){.counters = &counters, .users = users, .keys = &keys};
     worker = (struct worker){.start = &start, .style = {.with_zone = true}};
-    user = (struct user){.id = (char *)"u1", .id_len = 2, .id_hash = 77, .devices = &conn.device};
+    user = calloc(1, sizeof(*user) + sizeof("u1"));
+    *user = (struct user){.id_len = 2, .id_hash = 77, .devices = &conn.device};
+    memcpy(user->id, "u1", sizeof("u1"));
     conn = (struct conn){.worker = &worker, .serial = 5, .state = CONN_OPEN};
-    conn.device = (struct device){.conn = &conn, .user = &user, .state = DEVICE_LIVE};
-    known_user = &user;
+    conn.device = (struct device){.conn = &conn, .user = user, .state = DEVICE_LIVE};
+    known_user = user;
     close_reason = -1;
     is_store_up = accepts_auth = true;
     refresh_result = 0;
@@ -168,6 +170,7 @@ static void teardown(void)
 {
     if (store_fn)
         store_fn(store_data, -ECANCELED, 0);
+    free(user);
     filter_free(conn.device.filter);
     text_buf_free(&sent);
     text_buf_free(&filter_seen);
@@ -415,8 +418,8 @@ END_TEST
 
 START_TEST(connection_stats_come_from_all_workers)
 {
-    usertable_enter(users, 0, user.id_hash, 0);
-    usertable_enter(users, 1, user.id_hash, 0);
+    usertable_enter(users, 0, user->id_hash, 0);
+    usertable_enter(users, 1, user->id_hash, 0);
     usertable_enter(users, 1, 99, 0);
     counters.slots[0].values[CTR_websockets] = 1;
     counters.slots[1].values[CTR_websockets] = 2;
