@@ -209,7 +209,7 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
     if (!c)
         return NULL;
     c->worker = w;
-    c->device.conn = c;
+    device_init(&c->device, c);
     c->serial = s->next_serial;
     s->next_serial += TRACE_SERIAL_SLOTS;
     c->opened_ms = c->last_read_ms = worker_now_ms(w);
@@ -312,9 +312,8 @@ void conn_release_session(struct conn *c)
     c->needs_session_close = false;
     if (c->device.state == DEVICE_NONE) {
         /* What the query gave waits here for an auth frame that will not come. */
-        free(c->device.resume);
+        device_drop_resume(&c->device);
         filter_free(c->device.filter);
-        c->device.resume = NULL;
         c->device.filter = NULL;
     }
     if (!c->is_echo)
@@ -337,6 +336,7 @@ void conn_destroy(struct conn *c)
     counters_dec(CTR_connections);
     if (c->address_hash)
         usertable_leave(w->start->addresses, w->start->slot, c->address_hash);
+    device_settle(&c->device);
     outq_clear(&c->outq);
     http_free(c->http);
     wsock_release(s->wsocks, c->wsock);

@@ -60,16 +60,16 @@ struct conn {
     int64_t last_read_ms;          /* loop clock: last sign of life */
     int64_t ping_sent_ms;          /* loop clock; 0: no pong awaited */
     int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
-    uint32_t awaited;              /* commands whose answer waits for Redis; commands.c */
     uint64_t ping_taken_bytes;     /* what the peer had taken when the ping was sent */
     int64_t closing_ms;            /* loop clock: our close frame was queued */
     uint64_t address_hash;         /* for max-connections-per-address; 0: not counted there */
     uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
+    int64_t rate_at_ms;
     uint32_t rate_tokens;          /* client-message-rate, thousandths */
+    uint32_t awaited;              /* commands whose answer waits for Redis; commands.c */
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */
     uint8_t state;                 /* enum conn_state */
     uint8_t close_reason;          /* enum close_reason, once closing */
-    int64_t rate_at_ms;
     bool is_metrics : 1;           /* came on the metrics listener */
     bool is_unix : 1;
     bool in_flush : 1;

@@ -24,7 +24,7 @@ bool conn_is_movable(const struct conn *c)
 {
     return conn_is_plain_websocket(c) && !c->awaited && !c->kept && !c->http && !c->reply &&
            !c->close_after_flush && !c->saw_eof && !c->is_deaf && !c->needs_session_close &&
-           c->device.state != DEVICE_ADOPTED && !c->device.adopted;
+           c->device.state != DEVICE_ADOPTED && !c->device.busy->adopted;
 }
 
 /* ---- giving ---- */
@@ -136,8 +136,14 @@ static int restore_session(struct conn *c, const struct handover_device *d, stru
         return 0;
     if (c->state != CONN_AUTH)
         return -EBADMSG;
+    struct resume *resume = NULL;
     int error = filter_restore(d->filter, &c->device.filter);
-    return error ? error : handover_resume_restore(d->resume, &c->device.resume);
+    if (!error)
+        error = handover_resume_restore(d->resume, &resume);
+    if (!error)
+        return device_set_resume(&c->device, resume);
+    free(resume);
+    return error;
 }
 
 /* As if it had been accepted and upgraded here, but for what counts such things. */

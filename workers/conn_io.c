@@ -273,7 +273,7 @@ static void end_turn(struct conns *s, struct conn *c)
     conn_http_resume(c);
     if (!c->is_blocked && c->state != CONN_DEAD)
         conn_write(c, WRITE_ROUNDS);
-    if (c->device.lag && conn_is_drained(c, 0))
+    if (c->device.busy->lag && conn_is_drained(c, 0))
         session_on_drained(c->worker, &c->device);
     if (conn_http_can_resume(c))
         conn_mark(c);

@@ -72,8 +72,9 @@ void conn_upgraded(struct conn *c, const struct token_claims *claims, struct res
     if (claims) {
         open_session(c, claims, resume, filter);
     } else {
-        c->device.resume = resume;
         c->device.filter = filter;
+        if (device_set_resume(&c->device, resume) != 0)
+            conn_close(c, CLOSE_INTERNAL);
     }
 }
 
@@ -92,13 +93,13 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
 {
     if (c->state == CONN_AUTH) {
         /* The frame's wishes come before those of the query. */
-        struct resume *asked = resume ? resume : c->device.resume;
+        struct resume *before = device_take_resume(&c->device);
+        struct resume *asked = resume ? resume : before;
         struct filter *wanted = filter ? filter : c->device.filter;
-        if (asked != c->device.resume)
-            free(c->device.resume);
+        if (asked != before)
+            free(before);
         if (wanted != c->device.filter)
             filter_free(c->device.filter);
-        c->device.resume = NULL;
         c->device.filter = NULL;
         return open_session(c, claims, asked, wanted);
     }

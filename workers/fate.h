@@ -15,6 +15,7 @@
 
 #include "shared/counters.h"
 #include "shared/trace.h"
+#include "workers/frame.h"
 #include "workers/hub.h"
 
 struct conn;

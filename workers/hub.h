@@ -2,8 +2,7 @@
  * hub.h - users and their devices on this worker.
  *
  * Index only: user id -> struct user -> list of devices. Says when a user's first device came and
- * its last one left; what that means (subscribing, reading the list) is session.c's. Each struct
- * device lives inside its connection, which alone frees it.
+ * its last one left; what that means (subscribing, reading the list) is session.c's.
  */
 #ifndef BELFRY_WORKERS_HUB_H
 #define BELFRY_WORKERS_HUB_H
@@ -12,48 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "workers/frame.h"
+#include "workers/device.h"
 
-struct adopted;       /* session_handover.c: what the giving worker's devices of the user had */
-struct conn;
-struct expected;      /* session_handover.c: devices are on their way from another worker */
+struct expected;   /* session_handover.c: devices are on their way from another worker */
 struct hub;
-struct filter;        /* filter.h */
-struct kept;          /* session_kept.c: an answer that waits */
-struct lag;           /* session_lag.c: a device that reads too slowly */
-struct left_out;      /* session_left_out.c */
-struct held;          /* held.h: live messages that wait while the device attaches */
-struct recent;        /* recent.h: ids this user's devices were sent */
-struct refresh;       /* session_refresh.c: FULL_SYNC that a device asked for */
-struct resume;        /* session.h */
-struct store_call;    /* store.h */
-
-enum device_state {
-    DEVICE_NONE,      /* not with the hub */
-    DEVICE_ATTACHING, /* waits for the subscription or the list; live messages are held */
-    DEVICE_REPAIRING, /* was live when the subscriber link was lost: waits like an attaching one */
-    DEVICE_LIVE,
-    DEVICE_ADOPTED    /* came from another worker, which its user's messages still belong to */
-};
-
-struct device {
-    struct conn *conn;
-    struct user *user;
-    struct device *next, *prev;   /* of the same user */
-    enum device_state state;
-    struct filter *filter;        /* NULL: everything passes */
-    struct resume *resume;        /* until live */
-    struct held *held;            /* while attaching or repairing; NULL: none came */
-    struct refresh *refreshes;    /* session.c; NULL: none asked for */
-    struct lag *lag;              /* session_lag.c; NULL: keeps up */
-    struct left_out *left_out;    /* session_left_out.c; NULL: nothing that may still come */
-    struct expected *expected;    /* session_handover.c: while DEVICE_ADOPTED */
-    struct adopted *adopted;      /* session_handover.c; until the list is read */
-    bool in_reading;              /* the user's reading under way serves this device */
-    bool is_counted;              /* in usertable.h's table: it was not full when the device came */
-    uint8_t state_given;          /* enum device_state: to become when it is adopted no more */
-    uint8_t overflows;            /* times held had to be cut since the device began to wait */
-};
+struct kept;       /* session_kept.c: an answer that waits */
+struct recent;     /* recent.h: ids this user's devices were sent */
+struct store_call; /* store.h */
 
 enum subscription {
     SUBSCRIPTION_NONE,
@@ -62,8 +26,7 @@ enum subscription {
     SUBSCRIPTION_CONFIRMED
 };
 
-/* Lines of users. Each waits in one at most: to be subscribed or, subscribed, to have its list read.
- */
+/* Lines of users. Each waits in one at most: to be subscribed or, once it is, for its list. */
 enum user_place {
     PLACE_NONE,
     PLACE_WANTED,  /* subscriber.c */

@@ -24,6 +24,8 @@ workers_libworkers_la_SOURCES = \
     workers/conn_io.c \
     workers/conn_ws.c \
     workers/context.h \
+    workers/device.c \
+    workers/device.h \
     workers/fate.c \
     workers/fate.h \
     workers/filter.c \

@@ -268,7 +268,7 @@ void outq_consume(struct outq *q, size_t n)
     }
     if (q->head && n > 0) {
         account(q, q->head, n, false);
-        q->head_done += n;
+        q->head_done += (uint32_t)n;
         q->written += n;
     }
 }
@@ -315,7 +315,7 @@ static void split(struct outq *q, struct outq_item *item)
     *(item->prev ? &item->prev->next : &q->head) = first;
     *(item->next ? &item->next->prev : &q->tail) = last;
     if (q->head == first)
-        q->head_done = done;
+        q->head_done = (uint32_t)done;
     if (q->broadcast == item)
         q->broadcast = first;
     item_free(item);

@@ -31,10 +31,10 @@ struct outq {
     struct outq_item *broadcast; /* none waits before this item; NULL: none waits */
     struct outq_keys *keys;      /* NULL: does not conflate */
     size_t bytes;                /* not written yet */
-    size_t head_done;            /* bytes of head written already */
     uint64_t written;            /* bytes taken off the front so far */
     size_t reply_bytes;          /* of bytes: FRAME_REPLY and control frames, begun or not */
     size_t broadcast_bytes;      /* of bytes: FRAME_BROADCAST, begun or not */
+    uint32_t head_done;          /* bytes of head written already */
     bool has_joined;             /* a joined frame may wait */
 };
 

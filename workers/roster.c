@@ -103,7 +103,7 @@ static void add_device(const struct device *d, struct text_buf *out)
         return;
     }
     text_addf(out, ",\"device\":{\"state\":\"%s\",\"lag\":", device_states[d->state]);
-    if (d->lag) {
+    if (d->busy->lag) {
         struct session_lag_state lag = session_lag_state(d);
         text_addf(out, "{\"owed_messages\":%zu", lag.owed);
         add_time(out, "since", lag.since_us);

@@ -111,15 +111,16 @@ int session_open(struct worker *w, struct device *d, const struct token_claims *
                  struct resume *resume, struct filter *filter)
 {
     struct sessions *s = w->sessions;
-    int error = session_enter(s, d, claims->user_id, claims->user_id_len,
+    int error = device_set_resume(d, resume);
+    if (!error)
+        error = session_enter(s, d, claims->user_id, claims->user_id_len,
                               (uint32_t)w->opt->max_connections_per_user);
     if (error) {
-        free(resume);
+        device_drop_resume(d);
         filter_free(filter);
         return error;
     }
     d->state = DEVICE_ATTACHING;
-    d->resume = resume;
     d->filter = filter;
     subscriber_want(w->subscriber, d->user);
     session_want_reading(s, d->user);
@@ -135,16 +136,16 @@ void session_close(struct worker *w, struct device *d)
     if (d->is_counted)
         usertable_leave(w->start->users, w->start->slot, u->id_hash);
     session_refreshes_free(s, d);
-    free(d->resume);
+    device_drop_resume(d);
     filter_free(d->filter);
-    held_free(d->held);
+    held_free(device_take_held(d));
     session_lag_free(d);
     session_left_out_free(d);
     session_adopted_free(d);
-    d->expected = NULL;
-    d->resume = NULL;
+    if (d->busy->expected)
+        device_busy(d)->expected = NULL;
+    device_settle(d);
     d->filter = NULL;
-    d->held = NULL;
     d->state = DEVICE_NONE;
     d->in_reading = false;
     if (!hub_leave(w->hub, d))

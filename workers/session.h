@@ -18,6 +18,7 @@
 #include "shared/text.h"
 #include "shared/token.h"
 #include "workers/context.h"
+#include "workers/frame.h"
 #include "workers/hub.h"
 
 #define RESUME_SEEN_MAX 32

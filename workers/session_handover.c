@@ -96,27 +96,35 @@ void session_hold_expected(struct user *u, struct frame *f)
 
 const struct recent *session_adopted_recent(const struct device *d, uint64_t *newest_listed)
 {
-    if (d->adopted && newest_listed)
-        *newest_listed = d->adopted->newest_listed;
-    return d->adopted ? d->adopted->recent : NULL;
+    if (d->busy->adopted && newest_listed)
+        *newest_listed = d->busy->adopted->newest_listed;
+    return d->busy->adopted ? d->busy->adopted->recent : NULL;
 }
 
-void session_adopted_free(struct device *d)
+static void adopted_unref(struct adopted *a)
 {
-    struct adopted *a = d->adopted;
-    d->adopted = NULL;
     if (!a || --a->refs)
         return;
     recent_free(a->recent);
     free(a);
 }
 
+void session_adopted_free(struct device *d)
+{
+    struct adopted *a = d->busy->adopted;
+    if (!a)
+        return;
+    device_busy(d)->adopted = NULL;
+    device_settle(d);
+    adopted_unref(a);
+}
+
 void session_adopted_done(struct sessions *s, struct device *d)
 {
-    if (!d->adopted || d->state != DEVICE_LIVE)
+    if (!d->busy->adopted || d->state != DEVICE_LIVE)
         return;
     /* Without memory something may be sent twice; nothing is lost. */
-    (void)recent_join_known(&d->user->recent, s->known_limit, d->adopted->recent);
+    (void)recent_join_known(&d->user->recent, s->known_limit, d->busy->adopted->recent);
     session_adopted_free(d);
 }
 
@@ -136,20 +144,21 @@ int session_adopt(struct expected *e, struct device *d, const struct handover_de
 {
     struct sessions *s = e->s;
     struct held_limits limits = held_limits(s);
-    int error = session_enter(s, d, e->u->id, e->u->id_len, 0);
+    struct device_busy *busy = device_busy(d);
+    int error = busy ? session_enter(s, d, e->u->id, e->u->id_len, 0) : -ENOMEM;
     if (error)
         return error;
     d->state = DEVICE_ADOPTED;
-    d->expected = e;
+    busy->expected = e;
     d->state_given = state->device_state;
     d->overflows = state->overflows;
     if (state->device_state < DEVICE_ATTACHING || state->device_state > DEVICE_LIVE)
         return -EBADMSG;
     error = filter_restore(state->filter, &d->filter);
     if (!error)
-        error = handover_resume_restore(state->resume, &d->resume);
+        error = handover_resume_restore(state->resume, &busy->resume);
     if (!error)
-        error = held_restore(&d->held, state->held, &limits);
+        error = held_restore(&busy->held, state->held, &limits);
     if (!error)
         error = session_left_out_restore(d, state->left_out);
     if (!error)
@@ -186,7 +195,7 @@ static void settle_held(struct expected *e)
 static bool has_others(const struct user *u)
 {
     for (const struct device *d = u->devices; d; d = d->next)
-        if (!d->expected)
+        if (!d->busy->expected)
             return true;
     return false;
 }
@@ -240,7 +249,7 @@ static void give_held(struct expected *e, struct device *d)
             continue;
         session_left_out_take(d, f->id_hash);
         if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
-            (d->lag && f->kind != FRAME_USER))
+            (d->busy->lag && f->kind != FRAME_USER))
             session_give(d, f);
         else if (session_is_waiting(d))
             session_hold(e->s, d, f);
@@ -249,14 +258,16 @@ static void give_held(struct expected *e, struct device *d)
 
 static void go_on(struct expected *e, struct device *d, struct adopted *a, bool must_repair)
 {
-    d->expected = NULL;
+    struct device_busy *busy = device_busy(d); /* has it: expected stands in it */
+    busy->expected = NULL;
     d->state = (enum device_state)d->state_given;
     if (d->state == DEVICE_LIVE && must_repair)
         d->state = DEVICE_REPAIRING;
     if (a && d->state != DEVICE_ATTACHING) {
-        d->adopted = a;
+        busy->adopted = a;
         a->refs++;
     }
+    device_settle(d);
     give_held(e, d);
     if (d->state != DEVICE_ATTACHING)
         session_refreshes_start(e->s, d);
@@ -285,13 +296,12 @@ static void finish(struct expected *e)
     session_walk(s, u);
     for (struct device *d = u->devices; d; d = next) {
         next = d->next;
-        if (d->expected == e)
+        if (d->busy->expected == e)
             go_on(e, d, a, must_repair || is_apart);
     }
     for (const struct device *d = u->devices; d; d = d->next)
         needs_list |= session_is_waiting(d) || session_lag_needs_list(s, d);
-    if (a) /* the reference of this function */
-        session_adopted_free(&(struct device){.adopted = a});
+    adopted_unref(a); /* the reference of this function */
     held_free(e->held);
     recent_free(e->recent);
     free(e);
@@ -369,10 +379,10 @@ void session_save(struct worker *w, struct device *d, struct session_parts *part
     state->device_state = (uint8_t)d->state;
     state->overflows = d->overflows;
     filter_save(d->filter, &parts->filter);
-    handover_resume_save(d->resume, &parts->resume);
+    handover_resume_save(d->busy->resume, &parts->resume);
     session_left_out_save(d, &parts->left_out);
     session_lag_save(w->sessions, d, &parts->lag); /* may take what is held */
-    held_save(d->held, &parts->held);
+    held_save(d->busy->held, &parts->held);
     session_refreshes_save(d, &parts->refreshes);
     state->filter = span_of(&parts->filter);
     state->resume = span_of(&parts->resume);

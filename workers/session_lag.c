@@ -59,12 +59,13 @@ struct lag {
 
 bool session_lag_is_stalled(const struct device *d)
 {
-    return d->lag && d->lag->is_stalled;
+    return d->busy->lag && d->busy->lag->is_stalled;
 }
 
 struct session_lag_state session_lag_state(const struct device *d)
 {
-    return (struct session_lag_state){d->lag->count + d->lag->aside_count, d->lag->since_us};
+    const struct lag *lag = d->busy->lag;
+    return (struct session_lag_state){lag->count + lag->aside_count, lag->since_us};
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -80,7 +81,7 @@ static bool is_in(const uint64_t *sorted, size_t count, uint64_t id_hash)
 
 static bool is_drained(const struct device *d)
 {
-    return conn_is_drained(d->conn, d->lag->next_bytes);
+    return conn_is_drained(d->conn, d->busy->lag->next_bytes);
 }
 
 static bool is_much(const struct sessions *s, const struct lag *lag)
@@ -91,7 +92,7 @@ static bool is_much(const struct sessions *s, const struct lag *lag)
 bool session_lag_needs_list(const struct sessions *s, const struct device *d)
 {
     return session_lag_is_stalled(d) && d->state != DEVICE_ADOPTED &&
-           (is_drained(d) || is_much(s, d->lag));
+           (is_drained(d) || is_much(s, d->busy->lag));
 }
 
 /* ---- what is owed ---- */
@@ -117,7 +118,7 @@ static void forget_oldest(struct lag *lag, size_t count)
 
 static void owe(struct sessions *s, struct device *d, uint64_t id_hash, bool conflates)
 {
-    struct lag *lag = d->lag;
+    struct lag *lag = d->busy->lag;
     if (lag->count >= (size_t)s->w->opt->history_size + OWED_MAX)
         forget_oldest(lag, lag->count / 4);
     if (lag->count == lag->cap) {
@@ -191,7 +192,7 @@ void session_lag_note(struct sessions *s, struct device *d, struct frame *f)
     fate_device(d, f, TRACE_LAGGING);
     owe(s, d, f->id_hash, f->conflate_key != 0);
     if (f->conflate_key)
-        put_aside(s, d->lag, f);
+        put_aside(s, d->busy->lag, f);
 }
 
 /* What the device has so far is what the user's devices have: it was one of them until now. */
@@ -218,11 +219,13 @@ static struct lag *lag_new(const struct sessions *s, const struct user *u)
 void session_lag_begin(struct sessions *s, struct device *d, struct frame *f)
 {
     char id[CONN_ID_BYTES];
-    d->lag = lag_new(s, d->user);
-    if (!d->lag) {
+    struct device_busy *busy = device_busy(d);
+    struct lag *lag = busy ? lag_new(s, d->user) : NULL;
+    if (!lag) {
         conn_close(d->conn, CLOSE_INTERNAL);
         return;
     }
+    busy->lag = lag;
     log_debug("device-lags", "conn", conn_id(d->conn, id));
     session_lag_note(s, d, f);
 }
@@ -241,13 +244,15 @@ static void lag_free(struct lag *lag)
 
 void session_lag_free(struct device *d)
 {
-    lag_free(d->lag);
-    d->lag = NULL;
+    lag_free(d->busy->lag);
+    if (d->busy->lag)
+        device_busy(d)->lag = NULL;
+    device_settle(d);
 }
 
 void session_lag_asked(struct device *d)
 {
-    struct lag *lag = d->lag;
+    struct lag *lag = d->busy->lag;
     if (!lag)
         return;
     if (d->state != DEVICE_ATTACHING && lag->is_stalled && is_drained(d)) {
@@ -260,10 +265,9 @@ void session_lag_asked(struct device *d)
 /* Held frames become ids. */
 static void stall(struct sessions *s, struct device *d)
 {
-    struct held *h = d->held;
-    d->held = NULL;
+    struct held *h = device_take_held(d);
     d->in_reading = false;
-    d->lag->is_stalled = true;
+    d->busy->lag->is_stalled = true;
     for (size_t i = 0; h && i < h->count; i++)
         if (!h->items[i].frame)
             owe(s, d, h->items[i].id_hash, false);
@@ -274,18 +278,18 @@ static void stall(struct sessions *s, struct device *d)
 
 bool session_lag_hold(struct sessions *s, struct device *d, struct frame *f)
 {
-    const struct held *h = d->held;
-    if (!d->lag)
+    const struct held *h = d->busy->held;
+    if (!d->busy->lag)
         return false;
     if (h && (h->frames >= HELD_MAX_FRAMES ||
               h->bytes + f->len > (size_t)s->w->opt->send_buffer_limit / 2))
         stall(s, d);
-    if (d->lag->is_stalled) {
+    if (d->busy->lag->is_stalled) {
         session_lag_note(s, d, f);
         return true;
     }
     if (f->conflate_key)
-        replace_aside(d->lag, f->conflate_key);
+        replace_aside(d->busy->lag, f->conflate_key);
     return false;
 }
 
@@ -334,7 +338,7 @@ static bool is_owed(const void *data, uint64_t id_hash)
 static int allocate(struct serving *v)
 {
     const struct lag *lag = v->lag;
-    const struct held *h = v->d->held;
+    const struct held *h = v->d->busy->held;
     size_t listed = v->list->order_count, held = lag->aside_count + (h ? h->count : 0);
     v->owed = malloc((lag->count + listed + held + 1) * sizeof(uint64_t) +
                      held * sizeof(uint32_t));
@@ -526,9 +530,8 @@ static void stay(struct serving *v, size_t sent)
 {
     struct session_list *l = v->list;
     struct lag *lag = v->lag;
-    struct held *h = v->d->held;
+    struct held *h = device_take_held(v->d);
     size_t aside_count = lag->aside_count;
-    v->d->held = NULL;
     lag->is_stalled = true;
     owe_rest(v, sent);
     for (size_t i = lag->aside_count; i-- > 0;) {
@@ -550,10 +553,10 @@ static void finish(struct serving *v)
 {
     char id[CONN_ID_BYTES];
     struct device *d = v->d;
-    struct held *h = d->held;
+    struct held *h = device_take_held(d);
     struct lag *lag = v->lag;
-    d->held = NULL;
-    d->lag = NULL;
+    device_busy(d)->lag = NULL;
+    device_settle(d);
     d->state = DEVICE_LIVE;
     counters_inc(CTR_lag_replays);
     log_debug("device-lags-no-more", "conn", conn_id(d->conn, id));
@@ -565,7 +568,7 @@ static void finish(struct serving *v)
 
 void session_lag_serve(struct sessions *s, struct device *d, struct session_list *list)
 {
-    struct serving v = {.s = s, .d = d, .lag = d->lag, .list = list};
+    struct serving v = {.s = s, .d = d, .lag = d->busy->lag, .list = list};
     if (allocate(&v) < 0) {
         conn_close(d->conn, CLOSE_INTERNAL);
         return;
@@ -599,7 +602,7 @@ void session_lag_serve(struct sessions *s, struct device *d, struct session_list
 
 void session_lag_listed(struct device *d, const struct session_list *list)
 {
-    struct lag *lag = d->lag;
+    struct lag *lag = d->busy->lag;
     uint64_t *had = lag ? malloc((list->order_count + 1) * sizeof(*had)) : NULL;
     if (!had)
         return; /* without memory something may be sent twice; nothing is lost */
@@ -616,11 +619,11 @@ void session_lag_listed(struct device *d, const struct session_list *list)
 
 void session_lag_save(struct sessions *s, struct device *d, struct text_buf *out)
 {
-    if (!d->lag)
+    if (!d->busy->lag)
         return;
-    if (!d->lag->is_stalled)
+    if (!d->busy->lag->is_stalled)
         stall(s, d);
-    const struct lag *lag = d->lag;
+    const struct lag *lag = d->busy->lag;
     pack_u8(out, (uint8_t)(lag->is_had_partial | lag->is_cut << 1));
     pack_u64(out, lag->forgotten);
     pack_u64(out, lag->first_stored);
@@ -677,7 +680,8 @@ int session_lag_restore(struct device *d, struct text_span saved)
     struct unpack in = unpack_of(saved);
     if (!saved.len)
         return 0;
-    struct lag *lag = calloc(1, sizeof(*lag));
+    struct device_busy *busy = device_busy(d);
+    struct lag *lag = busy ? calloc(1, sizeof(*lag)) : NULL;
     if (!lag)
         return -ENOMEM;
     counters_inc(CTR_devices_lagging);
@@ -685,6 +689,6 @@ int session_lag_restore(struct device *d, struct text_span saved)
     if (error)
         lag_free(lag);
     else
-        d->lag = lag;
+        busy->lag = lag;
     return error;
 }

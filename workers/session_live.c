@@ -61,7 +61,8 @@ void session_hold(struct sessions *s, struct device *d, struct frame *f)
     if (session_lag_hold(s, d, f))
         return;
     fate_device(d, f, TRACE_HELD);
-    int rc = held_add(&d->held, f, &limits);
+    struct device_busy *busy = device_busy(d);
+    int rc = busy ? held_add(&busy->held, f, &limits) : -ENOMEM;
     if (rc == -ENOMEM) {
         conn_close(d->conn, CLOSE_INTERNAL);
         return;
@@ -96,7 +97,8 @@ static bool is_for(struct device *d, const struct frame *f, const struct audienc
 
 static void relay_to(struct sessions *s, struct device *d, struct frame *f)
 {
-    if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) || (d->lag && f->kind != FRAME_USER))
+    if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
+        (d->busy->lag && f->kind != FRAME_USER))
         session_give(d, f);
     else if (session_is_waiting(d))
         session_hold(s, d, f);
@@ -235,7 +237,7 @@ struct broadcasts {
 static bool takes_joined(const struct broadcasts *b, const struct device *d)
 {
     const struct conn *c = d->conn;
-    return b->joined && d->state == DEVICE_LIVE && !d->lag && !d->filter &&
+    return b->joined && d->state == DEVICE_LIVE && !d->busy->lag && !d->filter &&
            c->state == CONN_OPEN && !c->is_blocked && !c->outq.keys &&
            c->outq.bytes + b->joined->len <= (size_t)b->s->w->opt->send_buffer_limit / 2;
 }

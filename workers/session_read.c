@@ -93,13 +93,13 @@ struct held_ids {
 
 static int held_ids_of(const struct device *d, struct held_ids *h)
 {
-    h->count = d->held ? d->held->count : 0;
+    h->count = d->busy->held ? d->busy->held->count : 0;
     h->ids = malloc((h->count + 1) * (sizeof(*h->ids) + sizeof(*h->out)));
     if (!h->ids)
         return -ENOMEM;
     h->out = (uint32_t *)(h->ids + h->count + 1);
     for (size_t i = 0; i < h->count; i++)
-        h->ids[i] = d->held->items[i].id_hash;
+        h->ids[i] = d->busy->held->items[i].id_hash;
     return 0;
 }
 
@@ -109,8 +109,7 @@ static void go_live(struct device *d)
         return;
     d->state = DEVICE_LIVE;
     d->overflows = 0;
-    free(d->resume);
-    d->resume = NULL;
+    device_drop_resume(d);
 }
 
 /* Sends entries of the list. counter: counted for each that the device wants. */
@@ -166,7 +165,7 @@ static size_t put_older_first(const struct applying *a, const struct device *d,
     size_t older = 0;
     for (size_t i = 0; i < count; i++) {
         uint32_t item = ids->out[i];
-        const struct frame *f = d->held->items[item].frame;
+        const struct frame *f = d->busy->held->items[item].frame;
         if (!f || !f->timestamp_us || f->timestamp_us > begins_us ||
             (f->timestamp_us == begins_us && item >= to_listed))
             continue;
@@ -180,8 +179,7 @@ static size_t put_older_first(const struct applying *a, const struct device *d,
 static void give(struct applying *a, struct device *d, const struct held_ids *ids,
                  const struct merge_result *r, size_t older, enum counter counter)
 {
-    struct held *h = d->held;
-    d->held = NULL; /* sending may close the session */
+    struct held *h = device_take_held(d); /* sending may close the session */
     session_give_held(d, h, ids->out, older);
     give_missed(a, d, r->missed_count, counter);
     session_give_held(d, h, ids->out + older, r->held_count - older);
@@ -199,7 +197,7 @@ static void tell(struct applying *a, struct device *d, const struct held_ids *id
         missed += filter_allows(d->filter, m->type_hash);
     }
     for (size_t i = 0; i < older; i++)
-        missed += session_wants(d, d->held->items[ids->out[i]].frame);
+        missed += session_wants(d, d->busy->held->items[ids->out[i]].frame);
     session_list_full_sync(&a->list, d, type, r->is_recovered, missed);
 }
 
@@ -214,11 +212,11 @@ static struct merge_position position_of(const struct applying *a, const struct 
         .replay_limit = (size_t)opt->replay_limit,
         .known = a->has_live ? &a->known : NULL,
     };
-    if (d->resume) {
-        p.has_last_id = d->resume->has_last_id;
-        p.last_id = d->resume->last_id;
-        p.seen = d->resume->seen;
-        p.seen_count = d->resume->seen_count;
+    if (d->busy->resume) {
+        p.has_last_id = d->busy->resume->has_last_id;
+        p.last_id = d->busy->resume->last_id;
+        p.seen = d->busy->resume->seen;
+        p.seen_count = d->busy->resume->seen_count;
     }
     return p;
 }
@@ -393,7 +391,7 @@ static void serve_devices(struct applying *a)
         d->in_reading = false;
         if (d->state == DEVICE_ADOPTED)
             continue;
-        if (d->lag)
+        if (d->busy->lag)
             session_lag_serve(a->s, d, &a->list);
         else if (d->state == DEVICE_ATTACHING && in_reading)
             attach(a, d);

@@ -36,10 +36,11 @@ static void start(struct sessions *s, struct refresh *r)
 
 static void unlink_from_device(struct refresh *r)
 {
-    struct refresh **at = &r->device->refreshes;
+    struct refresh **at = &device_busy(r->device)->refreshes;
     while (*at != r)
         at = &(*at)->next;
     *at = r->next;
+    device_settle(r->device);
 }
 
 static void on_read(void *data, int error, const struct store_user *stored)
@@ -68,7 +69,7 @@ static void on_read(void *data, int error, const struct store_user *stored)
 
 void session_refreshes_start(struct sessions *s, struct device *d)
 {
-    for (struct refresh *r = d->refreshes; r; r = r->next)
+    for (struct refresh *r = d->busy->refreshes; r; r = r->next)
         if (!r->call)
             start(s, r);
 }
@@ -88,7 +89,7 @@ void session_refreshes_start_all(struct sessions *s)
 
 void session_refreshes_free(struct sessions *s, struct device *d)
 {
-    for (struct refresh *r = d->refreshes, *next; r; r = next) {
+    for (struct refresh *r = d->busy->refreshes, *next; r; r = next) {
         next = r->next;
         if (r->call)
             store_cancel(r->call);
@@ -97,21 +98,24 @@ void session_refreshes_free(struct sessions *s, struct device *d)
         frame_unref(r->done);
         free(r);
     }
-    d->refreshes = NULL;
+    if (d->busy->refreshes)
+        device_busy(d)->refreshes = NULL;
+    device_settle(d);
 }
 
 /* Appends one that waits; done is given. NULL without memory. */
 static struct refresh *append(struct sessions *s, struct device *d, const char *type, size_t len,
                               struct frame *done)
 {
-    struct refresh **end = &d->refreshes;
-    while (*end)
-        end = &(*end)->next;
-    struct refresh *r = calloc(1, sizeof(*r));
+    struct device_busy *busy = device_busy(d);
+    struct refresh *r = busy ? calloc(1, sizeof(*r)) : NULL;
     if (!r) {
         frame_unref(done);
         return NULL;
     }
+    struct refresh **end = &busy->refreshes;
+    while (*end)
+        end = &(*end)->next;
     r->device = d;
     r->done = done;
     snprintf(r->type, sizeof(r->type), "%.*s", (int)len, type);
@@ -122,7 +126,7 @@ static struct refresh *append(struct sessions *s, struct device *d, const char *
 
 void session_refreshes_save(const struct device *d, struct text_buf *out)
 {
-    for (const struct refresh *r = d->refreshes; r; r = r->next) {
+    for (const struct refresh *r = d->busy->refreshes; r; r = r->next) {
         pack_bytes(out, r->type, strlen(r->type));
         frame_save(r->done, out);
     }
@@ -147,7 +151,7 @@ int session_refresh(struct worker *w, struct device *d, const char *full_sync_ty
 {
     struct sessions *s = w->sessions;
     size_t count = 0;
-    for (const struct refresh *r = d->refreshes; r; r = r->next)
+    for (const struct refresh *r = d->busy->refreshes; r; r = r->next)
         count++;
     if (!d->user || !store_is_up(w->store) || count >= REFRESHES_MAX) {
         frame_unref(done);

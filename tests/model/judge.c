@@ -168,7 +168,7 @@ void judge_full_sync(struct client *c, const char *text, size_t len,
           missed);
     if (!c->is_open)
         violated("device %d is gone and was sent FULL_SYNC", d);
-    bool is_lagging = c->conn.device.lag;
+    bool is_lagging = c->conn.device.busy->lag;
     c->was_told = c->syncs++ && !is_recovered && (c->needs_reading || is_lagging);
     if (c->syncs > 1 && !c->was_told)
         violated("device %d was sent FULL_SYNC twice", d);
@@ -244,7 +244,7 @@ void judge_after_answer(const struct store_call *reading)
 {
     for (int i = 0; i < DEVICES; i++) {
         struct client *c = &world.clients[i];
-        bool is_lagging = c->conn.device.lag; /* the rest comes once there is room */
+        bool is_lagging = c->conn.device.busy->lag; /* the rest comes once there is room */
         if (c->missed_left && c->is_open && !c->is_closing && !is_lagging)
             violated("device %d was sent %u less than FULL_SYNC said", i, c->missed_left);
         if (c->needs_reading && c->conn.device.state == DEVICE_LIVE && !is_lagging)
@@ -263,7 +263,7 @@ void judge_rest(bool all_are_back)
         const struct client *c = &world.clients[i];
         if (!c->was_open || (!c->is_open && !all_are_back))
             continue;
-        if (!c->is_open || c->conn.device.state != DEVICE_LIVE || c->conn.device.lag)
+        if (!c->is_open || c->conn.device.state != DEVICE_LIVE || c->conn.device.busy->lag)
             violated("device %d is not live, and nothing moves any more", i);
         uint64_t lost = stored & world.published &
                         ~(c->had | c->had_before | c->gone | c->told | c->crossed | c->limited |

@@ -205,7 +205,7 @@ void world_written(int device)
 {
     struct client *c = &world.clients[device];
     c->waiting = 0;
-    if (c->conn.device.lag)
+    if (c->conn.device.busy->lag)
         session_on_drained(&worker, &c->conn.device);
 }
 
@@ -585,7 +585,7 @@ void world_attach(int device)
     struct client *c = &world.clients[device];
     struct token_claims claims = {.user_id = "u", .user_id_len = 1};
     struct resume *resume = make_resume(c);
-    c->conn.device = (struct device){.conn = &c->conn};
+    device_init(&c->conn.device, &c->conn);
     c->is_open = c->was_open = true;
     c->is_closing = false;
     c->syncs = c->missed_left = c->waiting = 0;
@@ -606,7 +606,7 @@ void world_leave(int device)
     session_close(&worker, &c->conn.device);
     if (!user())
         world.shown = 0;
-    if (c->conn.device.held || c->conn.device.resume || c->conn.device.user)
+    if (c->conn.device.busy->held || c->conn.device.busy->resume || c->conn.device.user)
         violated("device %d left something behind", device);
 }
 

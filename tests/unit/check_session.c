@@ -231,7 +231,7 @@ START_TEST(missed_counts_what_the_filter_lets_through)
     store_next();
     store_text("{\"id\":\"x\",\"type\":\"BUDGET_ALERT\"}");
     c->conn.worker = &worker;
-    c->conn.device.conn = &c->conn;
+    device_init(&c->conn.device, &c->conn);
     c->is_connected = true;
     ck_assert_int_eq(session_open(&worker, &c->conn.device, &claims, NULL, filter), 0);
     settle();
@@ -377,7 +377,7 @@ START_TEST(a_flood_while_attaching_is_bounded_and_what_was_stored_still_comes_in
         publish(text_of("p", i));
         worker_takes_item();
     }
-    ck_assert_uint_le(clients[0].conn.device.held->frames, HELD_MAX_FRAMES);
+    ck_assert_uint_le(clients[0].conn.device.busy->held->frames, HELD_MAX_FRAMES);
     settle();
     ck_assert_ptr_null(judge(&clients[0]));
     ck_assert_int_eq(clients[0].conn.device.state, DEVICE_LIVE);
@@ -539,7 +539,8 @@ END_TEST
 START_TEST(a_user_has_at_most_the_connections_that_are_allowed)
 {
     struct token_claims claims = {.user_id = "u", .user_id_len = 1};
-    struct device d = {.conn = &clients[1].conn};
+    struct device d;
+    device_init(&d, &clients[1].conn);
     opt.max_connections_per_user = 1;
     connect_client(0, NULL);
     ck_assert_int_eq(session_open(&worker, &d, &claims, resume_at("m1"), NULL), -EDQUOT);

@@ -35,10 +35,10 @@ START_TEST(a_slow_device_gets_from_the_list_what_found_no_room_and_others_do_not
     produce_stored(20);
     ck_assert_uint_eq(times(&clients[0], "m2"), 1);
     ck_assert_uint_eq(times(&clients[0], "m3"), 0);
-    ck_assert_ptr_nonnull(clients[0].conn.device.lag);
+    ck_assert_ptr_nonnull(clients[0].conn.device.busy->lag);
     ck_assert_ptr_null(judge(&clients[1]));
     settle();
-    ck_assert_ptr_null(clients[0].conn.device.lag);
+    ck_assert_ptr_null(clients[0].conn.device.busy->lag);
     ck_assert_ptr_null(judge(&clients[0]));
     ck_assert_uint_eq(clients[0].full_syncs, 1);
     produce_stored(20); /* again */
@@ -71,7 +71,7 @@ START_TEST(a_slow_device_is_told_when_redis_has_lost_what_it_was_about_to_get)
     read_frames(0, 2); /* it is given some of them, and stalls again */
     while (redis_reads_list() || worker_takes_answer(0))
         ;
-    ck_assert_ptr_nonnull(clients[0].conn.device.lag);
+    ck_assert_ptr_nonnull(clients[0].conn.device.busy->lag);
     redis.list_len = 0;
     settle();
     ck_assert_uint_eq(clients[0].full_syncs, 2);

@@ -434,7 +434,7 @@ static inline void connect_client(int i, struct resume *resume)
     struct client *c = &clients[i];
     struct token_claims claims = {.user_id = "u", .user_id_len = 1};
     c->conn.worker = &worker;
-    c->conn.device = (struct device){.conn = &c->conn};
+    device_init(&c->conn.device, &c->conn);
     c->conn.serial = (uint64_t)i + 1;
     c->is_connected = true;
     c->is_closing = false;
@@ -476,7 +476,7 @@ static inline bool read_frames(int i, unsigned count)
     struct client *c = &clients[i];
     bool is_any = c->waiting > 0;
     c->waiting -= count < c->waiting ? count : c->waiting;
-    if (c->is_connected && c->conn.device.lag)
+    if (c->is_connected && c->conn.device.busy->lag)
         session_on_drained(&worker, &c->conn.device);
     return is_any;
 }
