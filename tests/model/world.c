@@ -655,6 +655,7 @@ void world_start(void)
     world.store_up = true;
     for (int i = 0; i < DEVICES; i++) {
         world.clients[i].conn.worker = &worker;
+        device_init(&world.clients[i].conn.device, &world.clients[i].conn);
         world.clients[i].conn.serial = (uint64_t)i;
     }
     worker.hub = world.hub = hub_new();
