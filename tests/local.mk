@@ -95,6 +95,7 @@ e2e_tests = \
     tests/e2e/test_http.py \
     tests/e2e/test_libbelfry.py \
     tests/e2e/test_limits.py \
+    tests/e2e/test_memory.py \
     tests/e2e/test_metrics.py \
     tests/e2e/test_operator.py \
     tests/e2e/test_processes.py \

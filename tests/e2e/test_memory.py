@@ -1,0 +1,54 @@
+"""What an idle connection costs in memory (workers/README: how it is kept small)."""
+
+import re
+import resource
+
+import pytest
+
+from harness import Belfry, RawClient, token, unique
+
+FEW, MANY = 500, 4000
+BYTES_AT_MOST = 1000
+
+
+@pytest.fixture(autouse=True)
+def many_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MANY + 500:
+        pytest.skip("a process may open %d files only" % hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def own_bytes(belfry):
+    """PSS of the master and its workers but for programs and libraries, whose share depends on who
+    else uses them at the moment."""
+    total = 0
+    for pid in [belfry.pid, *belfry.worker_pids()]:
+        with open("/proc/%d/smaps_rollup" % pid, encoding="ascii") as f:
+            for kind, kilobytes in re.findall(r"^Pss_(\w+): +(\d+) kB", f.read(), re.M):
+                total += int(kilobytes) * 1024 if kind in ("Anon", "Shmem") else 0
+    return total
+
+
+def come(belfry, count):
+    """Users with one device each, all live."""
+    clients = []
+    for _ in range(count):
+        client = RawClient(belfry, "token=" + token(unique()))
+        assert client.receive_json()["type"] == "FULL_SYNC"
+        clients.append(client)
+    return clients
+
+
+def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make_server):
+    belfry: Belfry = make_server(workers="1")
+    clients = come(belfry, FEW)
+    before = own_bytes(belfry)
+    clients += come(belfry, MANY - FEW)
+    each = (own_bytes(belfry) - before) / (MANY - FEW)
+    for client in clients:
+        client.sock.close()
+    print("%.0f bytes for each connection" % each)
+    assert 100 < each < BYTES_AT_MOST
