@@ -2,7 +2,8 @@
  * acceptor.h - bounded accept on the slot's listening sockets.
  *
  * At most ACCEPTOR_BATCH connections a turn for each socket, so that a storm does not starve the
- * connected. EMFILE and ENFILE: one waiting client is told 503 with the help of a descriptor kept
+ * connected: it takes a millisecond or two. Much fewer, and a storm fills the kernel's queue faster
+ * than it is emptied; who finds it full tries again a second later. EMFILE and ENFILE: one waiting client is told 503 with the help of a descriptor kept
  * for that, then accepting pauses for 100 ms instead of spinning.
  */
 #ifndef BELFRY_WORKERS_ACCEPTOR_H
@@ -10,7 +11,7 @@
 
 #include "workers/context.h"
 
-#define ACCEPTOR_BATCH 64
+#define ACCEPTOR_BATCH 256
 #define ACCEPTOR_PAUSE_MS 100
 
 /* Starts accepting on all of start->listeners. NULL without memory. */

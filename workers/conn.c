@@ -3,6 +3,7 @@
 #include "workers/conn.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -24,6 +25,7 @@
 /* What the kernel takes beyond what is on its way (tcp(7)). Without it the messages of a slow
  * reader wait there by the megabyte, cannot be conflated, and a ping stands behind them all. */
 #define UNSENT_BYTES 262144
+#define TIDY_CONNECTIONS 1000 /* fewer leave nothing behind that is worth a walk over the heap */
 #define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
 
 /* ---- all connections ---- */
@@ -112,6 +114,16 @@ void conns_free(struct conns *s)
 size_t conns_count(const struct conns *s)
 {
     return s->count;
+}
+
+void conns_tidy(struct conns *s)
+{
+    if (s->most < TIDY_CONNECTIONS || s->count > s->most / 2)
+        return;
+    s->most = s->count;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 bool conns_has_room(const struct conns *s)
@@ -230,6 +242,8 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
         s->all->all_prev = c;
     s->all = c;
     s->count++;
+    if (s->count > s->most)
+        s->most = s->count;
     return c;
 }
 

@@ -97,6 +97,9 @@ struct conns *conns_new(struct worker *w);
 /* Ends what is still open without a word; frees the wheel it made. */
 void conns_free(struct conns *s);
 size_t conns_count(const struct conns *s);
+/* Once a second: when most of those who were here have left, their memory goes back to the system.
+ */
+void conns_tidy(struct conns *s);
 /* False when the descriptors left are to be kept for HTTP (health must be answered). */
 bool conns_has_room(const struct conns *s);
 /* fn may close or drop connections. */

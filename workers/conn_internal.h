@@ -19,6 +19,7 @@ struct conns {
     bool owns_wheel;
     struct conn *all;
     size_t count;
+    size_t most;             /* there were since memory was given back */
     size_t room;             /* descriptors for connections before WebSockets are refused */
     struct conn *flush_head; /* something to do at the end of this turn */
     struct conn **flush_tail;

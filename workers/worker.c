@@ -419,6 +419,7 @@ static void on_second(struct ev_loop *loop, ev_timer *timer, int events)
     __atomic_store_n(&counters_self->heartbeat_ms, (uint64_t)clock_mono_ms(), __ATOMIC_RELAXED);
     counters_add(CTR_log_lines_suppressed, suppressed - life->suppressed);
     life->suppressed = suppressed;
+    conns_tidy(life->worker.conns);
 }
 
 /* ---- start and end ---- */

@@ -42,6 +42,8 @@ static const char usage[] =
     "                      (default: ws://127.0.0.1:8000/ws?token={token})\n"
     "  --connections=N     clients (1000)\n"
     "  --users=N           users they belong to (as many)\n"
+    "  --first-user=N      number of the first of them, for two at the same server (0)\n"
+    "  --connect-rate=N    connections begun in a second (as fast as they are taken)\n"
     "  --processes=N       that hold them (as the limit of open files asks for)\n"
     "  --size=BYTES        of a message (200)\n"
     "  --messages=N        measured (broadcast: 100, unicast: 20000)\n"
@@ -68,7 +70,8 @@ static const char usage[] =
     "  --json              one JSON object\n";
 
 enum {
-    ARG_URL = 256, ARG_CONNECTIONS, ARG_USERS, ARG_PROCESSES, ARG_SIZE, ARG_MESSAGES, ARG_WARMUP,
+    ARG_URL = 256, ARG_CONNECTIONS, ARG_USERS, ARG_FIRST_USER, ARG_CONNECT_RATE, ARG_PROCESSES,
+    ARG_SIZE, ARG_MESSAGES, ARG_WARMUP,
     ARG_WINDOW, ARG_RATE, ARG_STORE, ARG_DURING, ARG_SECONDS, ARG_LIMIT, ARG_PID, ARG_READY,
     ARG_HELLO, ARG_BEAT, ARG_RETURN, ARG_RETURN_WITHIN, ARG_PROTOCOL, ARG_PUBLISH_URL,
     ARG_CENTRIFUGO, ARG_NAME, ARG_JSON, ARG_HELP
@@ -78,6 +81,8 @@ static const struct option names[] = {
     {"url", required_argument, NULL, ARG_URL},
     {"connections", required_argument, NULL, ARG_CONNECTIONS},
     {"users", required_argument, NULL, ARG_USERS},
+    {"first-user", required_argument, NULL, ARG_FIRST_USER},
+    {"connect-rate", required_argument, NULL, ARG_CONNECT_RATE},
     {"processes", required_argument, NULL, ARG_PROCESSES},
     {"size", required_argument, NULL, ARG_SIZE},
     {"messages", required_argument, NULL, ARG_MESSAGES},
@@ -170,6 +175,8 @@ static int take_option(struct bench *b, int which, const char *name)
     case ARG_JSON: b->is_json = true; return 0;
     case ARG_CONNECTIONS: number = &b->connections; break;
     case ARG_USERS: number = &b->users; break;
+    case ARG_FIRST_USER: number = &b->first_user; break;
+    case ARG_CONNECT_RATE: number = &b->connect_rate; break;
     case ARG_PROCESSES: number = &b->processes; break;
     case ARG_SIZE: number = &b->message_bytes; break;
     case ARG_MESSAGES: number = &b->messages; break;

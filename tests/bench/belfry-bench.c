@@ -57,9 +57,9 @@ static void sleep_ms(int64_t ms)
     sleep_until(bench_now_ns() + ms * 1000000);
 }
 
-const char *bench_user(uint32_t user, char out[BENCH_USER_BYTES])
+const char *bench_user(const struct bench *b, uint32_t user, char out[BENCH_USER_BYTES])
 {
-    snprintf(out, BENCH_USER_BYTES, "bench-%" PRIu32, user);
+    snprintf(out, BENCH_USER_BYTES, "bench-%" PRIu32, b->first_user + user);
     return out;
 }
 

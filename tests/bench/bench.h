@@ -47,7 +47,9 @@ struct bench {
     bool is_json;
     uint32_t connections;
     uint32_t users;
+    uint32_t first_user;     /* number of the first */
     uint32_t processes;
+    uint32_t connect_rate;   /* connections begun in a second; 0: as fast as they are taken */
     uint32_t message_bytes;
     uint32_t messages;
     uint32_t warmup;
@@ -77,9 +79,9 @@ int64_t bench_now_ns(void); /* monotonic */
 /* The template with {token}, {user_id} put in. */
 void bench_expand(struct text_buf *out, const char *template_text, const char *token,
                   const char *user_id);
-/* "bench-17". */
+/* "bench-17" for user 17 of a run whose first is number 0. */
 #define BENCH_USER_BYTES 24
-const char *bench_user(uint32_t user, char out[BENCH_USER_BYTES]);
+const char *bench_user(const struct bench *b, uint32_t user, char out[BENCH_USER_BYTES]);
 /* Where the number of the last message stands in crowd_share's last_seq; and how many places. */
 size_t bench_seq_at(const struct bench *b, enum bench_stream stream, uint32_t user);
 size_t bench_seq_count(const struct bench *b);

@@ -39,7 +39,7 @@ static void become_live(struct client *c, const struct client_rules *r)
 void client_request(const struct client *c, const struct bench *b, struct text_buf *out)
 {
     char user[BENCH_USER_BYTES];
-    bench_user(c->user, user);
+    bench_user(b, c->user, user);
     text_adds(out, "GET ");
     bench_expand(out, b->path, c->token, user);
     uint32_t last_seq = c->streams[STREAM_STORED].last_seq;
@@ -62,7 +62,7 @@ static void send_hello(struct client *c, const struct client_rules *r)
 {
     char user[BENCH_USER_BYTES];
     struct text_buf text = {0}, frame = {0};
-    bench_expand(&text, r->b->hello, c->token, bench_user(c->user, user));
+    bench_expand(&text, r->b->hello, c->token, bench_user(r->b, c->user, user));
     text_addc(&frame, (char)0x81);
     if (text.len < 126) {
         text_addc(&frame, (char)(MASKED | (int)text.len));

@@ -265,14 +265,32 @@ static void bring_back(struct child *ch)
     }
 }
 
+/* How many connections may be begun now. */
+static uint32_t may_begin(const struct child *ch)
+{
+    uint32_t room = ch->count - ch->next;
+    if (ch->connecting >= ch->connecting_max)
+        return 0;
+    if (room > ch->connecting_max - ch->connecting)
+        room = ch->connecting_max - ch->connecting;
+    if (ch->b->connect_rate) {
+        double seconds = (double)(bench_now_ns() - ch->share->ordered_ns) / 1e9;
+        double due = seconds * ch->b->connect_rate / ch->b->processes - ch->next;
+        if (due < room)
+            room = due > 0 ? (uint32_t)due : 0;
+    }
+    return room < EVENTS ? room : EVENTS;
+}
+
 static void turn(struct child *ch)
 {
     static const uint64_t one = 1;
     struct epoll_event events[EVENTS];
     uint64_t before = ch->tally->delivered + ch->tally->live + ch->tally->refused;
     uint64_t generation = ch->tally->generation;
-    bool is_starting = ch->next < ch->count && ch->connecting < ch->connecting_max;
-    int n = epoll_wait(ch->epoll_fd, events, EVENTS, is_starting ? 0 : ch->away ? AWAY_MS : -1);
+    bool is_paced = ch->next < ch->count && ch->b->connect_rate;
+    int wait_ms = may_begin(ch) ? 0 : is_paced ? 1 : ch->away ? AWAY_MS : -1;
+    int n = epoll_wait(ch->epoll_fd, events, EVENTS, wait_ms);
     for (int i = 0; i < n; i++) {
         struct client *c = events[i].data.ptr;
         if (!c)
@@ -282,7 +300,7 @@ static void turn(struct child *ch)
         else if (c->state != CLIENT_DOWN)
             on_readable(ch, c);
     }
-    for (int i = 0; i < EVENTS && ch->next < ch->count && ch->connecting < ch->connecting_max; i++)
+    for (uint32_t room = may_begin(ch); room > 0; room--)
         begin(ch, &ch->clients[ch->next++]);
     bring_back(ch);
     if (before != ch->tally->delivered + ch->tally->live + ch->tally->refused ||
@@ -307,7 +325,7 @@ static int make_clients(struct child *ch, uint32_t first)
         c->index = first + i;
         c->user = c->index % ch->b->users;
         if (keys)
-            result = token_mint(keys, bench_user(c->user, user), false, TOKEN_TTL_MS,
+            result = token_mint(keys, bench_user(ch->b, c->user, user), false, TOKEN_TTL_MS,
                                 clock_wall_ms(), &c->token);
     }
     token_keys_free(keys);

@@ -279,7 +279,7 @@ static int add(struct publisher *p, enum bench_stream stream, bool is_stored, ui
 {
     char id[BENCH_USER_BYTES];
     bool is_to_all = p->b->mode == MODE_BROADCAST || stream == STREAM_BROADCAST;
-    const char *to = is_to_all ? "all" : bench_user(user, id);
+    const char *to = is_to_all ? "all" : bench_user(p->b, user, id);
     make_message(p, stream, to, seq, sent_ns);
     if (!p->message.failed && p->b->publish_url) {
         http_add(p, to);

@@ -5,6 +5,7 @@ import resource
 
 import pytest
 
+import harness
 from harness import Belfry, RawClient, token, unique
 
 FEW, MANY = 500, 4000
@@ -52,3 +53,15 @@ def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make
         client.sock.close()
     print("%.0f bytes for each connection" % each)
     assert 100 < each < BYTES_AT_MOST
+
+
+def test_memory_of_those_who_left_goes_back(make_server):
+    belfry: Belfry = make_server(workers="1")
+    clients = come(belfry, FEW)
+    empty = own_bytes(belfry)
+    clients += come(belfry, MANY - FEW)
+    full = own_bytes(belfry)
+    for client in clients[1::2] + clients[2::2]:  # one stays: the first who came
+        client.sock.close()
+    harness.eventually(lambda: own_bytes(belfry) - empty < (full - empty) / 2, "memory goes back")
+    clients[0].sock.close()
