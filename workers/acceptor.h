@@ -2,9 +2,10 @@
  * acceptor.h - bounded accept on the slot's listening sockets.
  *
  * At most ACCEPTOR_BATCH connections a turn for each socket, so that a storm does not starve the
- * connected: it takes a millisecond or two. Much fewer, and a storm fills the kernel's queue faster
- * than it is emptied; who finds it full tries again a second later. EMFILE and ENFILE: one waiting client is told 503 with the help of a descriptor kept
- * for that, then accepting pauses for 100 ms instead of spinning.
+ * connected: that takes a millisecond or two. Much fewer, and a storm fills the kernel's queue
+ * faster than it is emptied; who finds it full tries again a second later. EMFILE and ENFILE: one
+ * waiting client is told 503 with the help of a descriptor kept for that, then accepting pauses
+ * for 100 ms instead of spinning.
  */
 #ifndef BELFRY_WORKERS_ACCEPTOR_H
 #define BELFRY_WORKERS_ACCEPTOR_H

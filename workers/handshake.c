@@ -141,7 +141,7 @@ bool handshake_find_token(const struct http *h, bool with_subprotocol, char *buf
 /* ---- what the query asks for ---- */
 
 struct wishes {
-    char token_buf[TOKEN_MAX_BYTES + 1];
+    char *token_buf;       /* TOKEN_MAX_BYTES + 1; apart, so that nobody zeroes all of it */
     struct text_span token;
     bool has_token;
     struct resume *resume; /* NULL: none */
@@ -192,7 +192,7 @@ static int read_types(const struct http *h, struct wishes *wishes, char *buf, si
 static int read_query(const struct http *h, struct wishes *wishes, const char **what)
 {
     char buf[QUERY_VALUE_MAX_BYTES + 1];
-    int error = find_token(h, true, wishes->token_buf, sizeof wishes->token_buf, &wishes->token);
+    int error = find_token(h, true, wishes->token_buf, TOKEN_MAX_BYTES + 1, &wishes->token);
     *what = "token: cannot be read";
     if (error < 0)
         return error;
@@ -350,7 +350,8 @@ static void finish(struct conn *c, const struct http *h, struct wishes *wishes)
 
 void handshake_serve(struct conn *c, const struct http *h)
 {
-    struct wishes wishes = {.has_token = false};
+    char token_buf[TOKEN_MAX_BYTES + 1];
+    struct wishes wishes = {.token_buf = token_buf};
     struct refusal r = judge(c, h, &wishes);
     if (r.status) {
         refuse(c, h, &r);
