@@ -285,11 +285,11 @@ static void log_end(const struct conn *c)
         log_info("connection-closed", "conn", conn_id(c, id), "close",
                  closes_table[c->close_reason].word, "code", LOG_INT(c->close_code),
                  "duration_ms", LOG_INT(duration_ms), "received_bytes",
-                 LOG_INT(c->received_bytes), "sent_bytes", LOG_INT(c->sent_bytes));
+                 LOG_INT(c->received_bytes), "sent_bytes", LOG_INT(c->outq.written));
     else
         log_debug("http-connection-closed", "conn", conn_id(c, id), "duration_ms",
                   LOG_INT(duration_ms), "received_bytes", LOG_INT(c->received_bytes),
-                  "sent_bytes", LOG_INT(c->sent_bytes));
+                  "sent_bytes", LOG_INT(c->outq.written));
 }
 
 void conn_end(struct conn *c)

@@ -54,7 +54,6 @@ struct conn {
     struct device device;
     uint64_t serial;               /* connection id: see conn_id */
     uint64_t received_bytes;
-    uint64_t sent_bytes;
     int64_t opened_ms;             /* loop clock */
     int64_t token_expires_ms;      /* wall clock, leeway included; 0: never */
     int64_t last_read_ms;          /* loop clock: last sign of life */

@@ -34,7 +34,7 @@ static void save(struct conn *c, struct handover_device *d)
     *d = (struct handover_device){
         .serial = c->serial,
         .received_bytes = c->received_bytes,
-        .sent_bytes = c->sent_bytes,
+        .sent_bytes = c->outq.written,
         .ping_taken_bytes = c->ping_taken_bytes,
         .opened_ms = c->opened_ms,
         .last_read_ms = c->last_read_ms,
@@ -112,7 +112,7 @@ static void restore(struct conn *c, const struct handover_device *d)
 {
     c->serial = d->serial;
     c->received_bytes = d->received_bytes;
-    c->sent_bytes = d->sent_bytes;
+    c->outq.written = d->sent_bytes;
     c->ping_taken_bytes = d->ping_taken_bytes;
     c->opened_ms = d->opened_ms;
     c->last_read_ms = d->last_read_ms;

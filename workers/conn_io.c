@@ -68,7 +68,6 @@ static void write_rounds(struct conn *c, int rounds)
             conn_drop(c, CLOSE_LOST);
             return;
         }
-        c->sent_bytes += (uint64_t)n;
         counters_add(CTR_sent_bytes, (uint64_t)n);
         outq_consume(&c->outq, (size_t)n);
         if (c->outq.keys && c->outq.bytes <= (size_t)c->worker->opt->send_buffer_limit / 4)
@@ -97,7 +96,7 @@ uint64_t conn_taken_bytes(const struct conn *c, bool *is_all)
     if (ioctl(c->io.fd, SIOCOUTQ, &left) < 0)
         left = 0;
     *is_all = left <= 0;
-    return c->sent_bytes > (uint64_t)left ? c->sent_bytes - (uint64_t)left : 0;
+    return c->outq.written > (uint64_t)left ? c->outq.written - (uint64_t)left : 0;
 }
 
 /* ---- reading ---- */

@@ -157,5 +157,5 @@ uint64_t fate_acked_bytes(const struct conn *c)
     int left = 0;
     if (ioctl(c->io.fd, SIOCOUTQ, &left) < 0 || left < 0)
         return 0;
-    return c->sent_bytes > (uint64_t)left ? c->sent_bytes - (uint64_t)left : 0;
+    return c->outq.written > (uint64_t)left ? c->outq.written - (uint64_t)left : 0;
 }

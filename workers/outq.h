@@ -31,7 +31,7 @@ struct outq {
     struct outq_item *broadcast; /* none waits before this item; NULL: none waits */
     struct outq_keys *keys;      /* NULL: does not conflate */
     size_t bytes;                /* not written yet */
-    uint64_t written;            /* bytes taken off the front so far */
+    uint64_t written;            /* bytes taken off the front so far: all the socket took */
     size_t reply_bytes;          /* of bytes: FRAME_REPLY and control frames, begun or not */
     size_t broadcast_bytes;      /* of bytes: FRAME_BROADCAST, begun or not */
     uint32_t head_done;          /* bytes of head written already */

@@ -152,7 +152,7 @@ void roster_write(const struct conn *c, struct text_buf *out)
     add_moment(c, out, "ping_sent_at", c->ping_sent_ms);
     add_time(out, "token_expires_at", c->token_expires_ms * 1000);
     add_number(out, "received_bytes", c->received_bytes);
-    add_number(out, "sent_bytes", c->sent_bytes);
+    add_number(out, "sent_bytes", c->outq.written);
     add_number(out, "acknowledged_bytes", fate_acked_bytes(c));
     add_number(out, "queued_bytes", c->outq.bytes);
     add_flag(out, "blocked", c->is_blocked);
