@@ -79,6 +79,6 @@ mutant gap-not-told session_read.c trimmed \
 mutant cut-not-told session_lag.c slow-trimmed \
     '/^static bool was_cut/,/^}/s/return [^f].*;/return false;/'
 mutant held-leaks session.c alone \
-    '/^void session_close/,/^}/s/held_free(d->held);//'
+    '/^void session_close/,/^}/s/held_free(device_take_held(d));//'
 
 exit $failed
