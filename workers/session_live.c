@@ -87,6 +87,9 @@ static bool is_for(struct device *d, const struct frame *f, const struct audienc
     char id[CONN_ID_BYTES];
     if (d->state == DEVICE_ADOPTED)
         return false;
+    /* Read from the list by the worker it came from. */
+    if (f->has_id && recent_knows(session_adopted_recent(d, NULL), f->id_hash))
+        return false;
     if (a->except.len && text_span_eq(a->except, conn_id(d->conn, id)))
         return false;
     if (a->is_left_out && !session_is_left_out(d, f->id_hash))

@@ -8,6 +8,8 @@
 
 #include "tests/unit/session_fixture.h"
 
+#include "workers/session_handover.h"
+
 /* ---- random walks ---- */
 
 static unsigned seed;
@@ -598,6 +600,59 @@ START_TEST(broadcasts_that_come_together_reach_every_device_in_order)
 }
 END_TEST
 
+static struct text_buf saved_recent;
+
+static void save_recent(const char *listed)
+{
+    struct recent *r = NULL;
+    ck_assert_int_eq(recent_add(&r, HISTORY, message_id_hash(listed, strlen(listed)),
+                                RECENT_LISTED, now_ms), 0);
+    pack_u64(&saved_recent, 0);
+    size_t begun = pack_begin(&saved_recent);
+    recent_save(r, false, &saved_recent);
+    pack_end(&saved_recent, begun);
+    recent_free(r);
+}
+
+static void nothing(void *data)
+{
+    (void)data;
+}
+
+/* The worker that a device comes from had read m1 from the list, whose live copy comes here. Other
+ * devices of the user are here already, and have not got it. */
+START_TEST(the_live_copy_of_what_a_device_was_given_before_it_moved_is_not_sent_again)
+{
+    connect_client(0, NULL);
+    settle();
+    store_next();
+    save_recent("m1");
+    struct text_span saved = {saved_recent.data, saved_recent.len};
+    struct expected *e = session_expect(&worker, text_span_of("u"), nothing, NULL);
+    ck_assert(session_expected_is_heard(e));
+    ck_assert_int_eq(session_expected_recent(e, saved), 0);
+    struct client *moved = &clients[1];
+    struct handover_device state = {.device_state = DEVICE_LIVE};
+    moved->conn.worker = &worker;
+    moved->conn.serial = 2;
+    moved->is_connected = true;
+    device_init(&moved->conn.device, &moved->conn);
+    ck_assert_int_eq(session_adopt(e, &moved->conn.device, &state), 0);
+    ck_assert(!session_expected_marked(e));
+    ck_assert(session_expected_given(e, true));
+    publish(redis.list[0]);
+    worker_takes_item(); /* before the list is read */
+    settle();
+    ck_assert_uint_eq(times(&clients[0], "m1"), 1);
+    ck_assert_uint_eq(times(moved, "m1"), 0);
+    store_next();
+    publish(redis.list[0]);
+    settle();
+    ck_assert_uint_eq(times(moved, "m2"), 1);
+    text_buf_free(&saved_recent);
+}
+END_TEST
+
 int main(void)
 {
     log_set_level(LOG_LEVEL_ERROR);
@@ -632,6 +687,8 @@ int main(void)
     tcase_add_test(t, a_gap_that_repair_cannot_fill_is_told);
     tcase_add_test(t, a_user_has_at_most_the_connections_that_are_allowed);
     tcase_add_test(t, a_list_that_is_unreadable_for_a_while_is_tried_again);
+    tcase_add_test(t,
+                   the_live_copy_of_what_a_device_was_given_before_it_moved_is_not_sent_again);
     tcase_add_test(t, broadcasts_that_come_together_reach_every_device_in_order);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
