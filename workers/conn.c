@@ -140,6 +140,21 @@ void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *d
     }
 }
 
+void conns_walk(struct conns *s)
+{
+    s->walk = s->all;
+}
+
+/* What the next one is known to need of memory is fetched while this one is served. */
+struct conn *conns_walk_next(struct conns *s)
+{
+    struct conn *c = s->walk;
+    s->walk = c ? c->all_next : NULL;
+    for (size_t at = 0; s->walk && at < sizeof(*c); at += 64)
+        __builtin_prefetch((const char *)s->walk + at);
+    return c;
+}
+
 void conn_mark(struct conn *c)
 {
     struct conns *s = c->worker->conns;
@@ -340,6 +355,8 @@ void conn_destroy(struct conn *c)
     struct conns *s = w->conns;
     if (c->needs_session_close)
         conn_release_session(c);
+    if (s->walk == c)
+        s->walk = c->all_next;
     if (c->all_next)
         c->all_next->all_prev = c->all_prev;
     if (c->all_prev)

@@ -103,6 +103,11 @@ void conns_tidy(struct conns *s);
 bool conns_has_room(const struct conns *s);
 /* fn may close or drop connections. */
 void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data);
+/* Begins a walk over all connections, which may take several turns; conns_walk_next returns the
+ * next, NULL at the end. Who goes meanwhile is not met any more, who comes is not met. There is one
+ * such walk, session_broadcast.c's. */
+void conns_walk(struct conns *s);
+struct conn *conns_walk_next(struct conns *s);
 /* End of a loop turn: write what waits, then free the dead. */
 void conns_flush(struct conns *s);
 /* For wheel_new; data is the struct worker. */
@@ -121,6 +126,9 @@ const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES]);
 bool conn_offer(struct conn *c, struct frame *f);
 /* The same; what finds no room is dropped and counted. */
 void conn_send(struct conn *c, struct frame *f);
+/* The same, but written at once when nothing waits and the socket takes it: for one frame that many
+ * are given, with nothing behind it. */
+void conn_send_now(struct conn *c, struct frame *f);
 /* For a device that lags: true when so little waits that messages from the list may be sent on, the
  * next of so many bytes (0: not known). */
 bool conn_is_drained(const struct conn *c, size_t next_bytes);

@@ -18,6 +18,7 @@ struct conns {
     struct worker *worker;
     bool owns_wheel;
     struct conn *all;
+    struct conn *walk;       /* the next of conns_walk */
     size_t count;
     size_t most;             /* there were since memory was given back */
     size_t room;             /* descriptors for connections before WebSockets are refused */

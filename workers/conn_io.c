@@ -88,6 +88,37 @@ void conn_write(struct conn *c, int rounds)
         outq_split(&c->outq);
 }
 
+/* The socket took n bytes of a frame, and no more now. */
+static void queue_rest(struct conn *c, struct frame *f, size_t n)
+{
+    c->is_blocked = true;
+    conn_send(c, f);
+    if (n && c->state == CONN_OPEN)
+        outq_consume(&c->outq, n);
+    else if (n)
+        conn_drop(c, CLOSE_INTERNAL); /* no close frame may stand in the middle of another */
+    outq_split(&c->outq);
+}
+
+void conn_send_now(struct conn *c, struct frame *f)
+{
+    if (c->state != CONN_OPEN || c->outq.head || c->is_blocked || c->tls) {
+        conn_send(c, f);
+        return;
+    }
+    ssize_t n = send(c->io.fd, f->bytes, f->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        conn_drop(c, CLOSE_LOST);
+        return;
+    }
+    size_t done = n > 0 ? (size_t)n : 0;
+    counters_add(CTR_sent_bytes, done);
+    if (done == f->len)
+        outq_passed(&c->outq, done);
+    else
+        queue_rest(c, f, done);
+}
+
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all)
 {
     /* tcp(7), unix(7). With TLS these are bytes on the wire, of a Unix socket the kernel's overhead

@@ -46,6 +46,7 @@ struct device {
     struct device *next, *prev;   /* of the same user */
     struct filter *filter;        /* NULL: everything passes */
     const struct device_busy *busy; /* never NULL; to be changed by device_busy() */
+    uint32_t heard;               /* session_broadcast.c: the newest broadcast it was given */
     enum device_state state;
     bool in_reading;              /* the user's reading under way serves this device */
     bool is_counted;              /* in usertable.h's table: it was not full when the device came */

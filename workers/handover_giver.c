@@ -101,6 +101,7 @@ static void forget(struct recipient *r, uint32_t which)
 static void give_user(struct recipient *r, struct user *u, uint32_t which, bool is_fenced)
 {
     struct text_buf out = {0};
+    session_settle(r->giver->w, u);
     is_fenced = is_fenced && u->subscription == SUBSCRIPTION_CONFIRMED && !u->needs_repair;
     pack_u32(&out, r->parcel.number);
     pack_u32(&out, which);

@@ -79,6 +79,7 @@ workers_libworkers_la_SOURCES = \
     workers/session_lag.c \
     workers/session_left_out.c \
     workers/session_list.c \
+    workers/session_broadcast.c \
     workers/session_live.c \
     workers/session_parts.h \
     workers/session_read.c \

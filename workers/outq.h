@@ -55,6 +55,11 @@ int outq_iov(const struct outq *q, struct iovec *iov, int max);
 void outq_split(struct outq *q);
 /* Takes n written bytes off the front. */
 void outq_consume(struct outq *q, size_t n);
+/* So many bytes were written that never waited here. */
+static inline void outq_passed(struct outq *q, size_t n)
+{
+    q->written += n;
+}
 /* From now on the newest waiting frame of each conflation key is known; older ones that are not
  * begun are taken out. Returns how many were (0 when it conflates already), or -ENOMEM: it does
  * not. */

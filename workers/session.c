@@ -57,7 +57,7 @@ void sessions_free(struct sessions *s)
         return;
     hub_each(s->w->hub, cancel_user, s);
     ev_timer_stop(s->w->loop, &s->retry);
-    recent_free(s->broadcasts);
+    session_broadcasts_free(s);
     free(s);
 }
 
@@ -102,6 +102,7 @@ int session_enter(struct sessions *s, struct device *d, const char *user_id, siz
             usertable_leave(start->users, start->slot, hash);
         return -ENOMEM;
     }
+    d->heard = s->broadcasts.newest;
     if (d->user->device_count == 1)
         counters_inc(CTR_connected_users_local);
     return 0;
@@ -133,6 +134,7 @@ void session_close(struct worker *w, struct device *d)
     struct user *u = d->user;
     if (!u)
         return;
+    session_settle_device(s, d); /* too late, but it is told of what it was not given: fate.h */
     if (d->is_counted)
         usertable_leave(w->start->users, w->start->slot, u->id_hash);
     session_refreshes_free(s, d);

@@ -22,7 +22,7 @@
 #include "workers/hub.h"
 
 #define RESUME_SEEN_MAX 32
-#define SESSION_BROADCASTS_MAX 64 /* given to session_on_broadcasts at once */
+#define SESSION_BROADCASTS_MAX 64 /* that wait for the end of the turn, or of a walk */
 
 /* Where a device wants to go on: query parameters or the auth frame. */
 struct resume {
@@ -65,12 +65,14 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
  * made for several users each. */
 void session_prefetch(const struct user *u);
 void session_prefetch_more(const struct user *u);
-/* Broadcasts that came one after the other, with nothing between them. */
-void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count);
-static inline void session_on_broadcast(struct worker *w, const char *payload, size_t len)
-{
-    session_on_broadcasts(w, &(struct text_span){payload, len}, 1);
-}
+void session_on_broadcast(struct worker *w, const char *payload, size_t len);
+/* At the end of each turn: goes on giving broadcasts to all devices, for some milliseconds. True
+ * when there is more to do. */
+bool session_relay_broadcasts(struct worker *w);
+/* The same, and ends when all is done. */
+void session_finish_broadcasts(struct worker *w);
+/* Now for the devices of one user: before anything that must come behind. May end connections. */
+void session_settle(struct worker *w, struct user *u);
 /* The subscriber link was lost: every user must be repaired once its channel is confirmed again. */
 void session_on_link_lost(struct worker *w);
 /* From store.c: the command link is up again: pending readings start. */

@@ -57,6 +57,7 @@ struct expected *session_expect(struct worker *w, struct text_span user_id,
                            .on_subscribed = on_subscribed,
                            .data = data};
     u->expected = e;
+    e->s->expected_count++;
     subscriber_want(w->subscriber, u);
     return e;
 }
@@ -260,6 +261,7 @@ static void go_on(struct expected *e, struct device *d, struct adopted *a, bool 
 {
     struct device_busy *busy = device_busy(d); /* has it: expected stands in it */
     busy->expected = NULL;
+    d->heard = e->s->broadcasts.newest; /* they were the giver's, or are held */
     d->state = (enum device_state)d->state_given;
     if (d->state == DEVICE_LIVE && must_repair)
         d->state = DEVICE_REPAIRING;
@@ -279,6 +281,7 @@ static void unlink_from_user(struct expected *e)
     while (*at != e)
         at = &(*at)->next;
     *at = e->next;
+    e->s->expected_count--;
 }
 
 static void finish(struct expected *e)
@@ -348,7 +351,7 @@ int session_join_broadcasts(struct worker *w, struct text_span saved)
     struct recent *theirs = NULL;
     int error = recent_restore(&theirs, s->known_limit, saved);
     if (!error)
-        error = recent_join_window(&s->broadcasts, theirs);
+        error = recent_join_window(&s->broadcasts.recent, theirs);
     recent_free(theirs);
     return error == -ENOMEM ? 0 : error; /* something may be relayed twice */
 }
@@ -365,7 +368,7 @@ void session_save_known(const struct user *u, struct text_buf *out)
 
 void session_save_broadcasts(struct worker *w, struct text_buf *out)
 {
-    recent_save(w->sessions->broadcasts, true, out);
+    recent_save(w->sessions->broadcasts.recent, true, out);
 }
 
 static struct text_span span_of(const struct text_buf *b)

@@ -98,7 +98,7 @@ static bool is_for(struct device *d, const struct frame *f, const struct audienc
     return true;
 }
 
-static void relay_to(struct sessions *s, struct device *d, struct frame *f)
+void session_relay_to(struct sessions *s, struct device *d, struct frame *f)
 {
     if (d->state == DEVICE_LIVE || session_lag_is_stalled(d) ||
         (d->busy->lag && f->kind != FRAME_USER))
@@ -115,7 +115,7 @@ static void relay(struct sessions *s, struct user *u, struct frame *f, struct au
         next = d->next;
         if (!is_for(d, f, &audience))
             continue;
-        relay_to(s, d, f);
+        session_relay_to(s, d, f);
         needs_list |= session_lag_needs_list(s, d);
     }
     if (!session_walked(s, u) && needs_list)
@@ -124,7 +124,7 @@ static void relay(struct sessions *s, struct user *u, struct frame *f, struct au
 
 /* ---- messages ---- */
 
-static void refuse(const char *channel, enum json_result why, size_t len)
+void session_refuse(const char *channel, enum json_result why, size_t len)
 {
     counters_inc(why == JSON_INVALID_UTF8 ? CTR_messages_invalid_utf8
                  : why == JSON_NOT_OBJECT ? CTR_messages_not_object
@@ -133,7 +133,7 @@ static void refuse(const char *channel, enum json_result why, size_t len)
                 LOG_INT(len));
 }
 
-static struct frame *make_frame(enum frame_kind kind, const struct message *m)
+struct frame *session_make_frame(enum frame_kind kind, const struct message *m)
 {
     struct frame *f = frame_text(kind, m->raw.ptr, m->raw.len);
     if (!f) {
@@ -157,7 +157,7 @@ static bool relay_marked_read(struct sessions *s, struct user *u, const struct m
     struct text_span origin;
     if (m->type_hash != s->marked_read_type || !json_string_plain(m->origin, &origin))
         return false;
-    struct frame *f = make_frame(FRAME_REPLY, m);
+    struct frame *f = session_make_frame(FRAME_REPLY, m);
     if (f) {
         session_hold_expected(u, f);
         relay(s, u, f, (struct audience){.except = origin});
@@ -171,7 +171,7 @@ static void refuse_user(const struct sessions *s, const struct user *u, enum jso
 {
     struct text_buf channel = {0};
     keys_expand(&channel, s->w->start->keys->user_channel, u->id, u->id_len);
-    refuse(channel.failed ? "" : channel.data, why, len);
+    session_refuse(channel.failed ? "" : channel.data, why, len);
     text_buf_free(&channel);
 }
 
@@ -201,9 +201,10 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
         refuse_user(s, u, result, len);
         return;
     }
+    session_settle(w, u);
     if (m.origin.len && relay_marked_read(s, u, &m))
         return;
-    struct frame *f = u->expected ? make_frame(FRAME_USER, &m) : NULL;
+    struct frame *f = u->expected ? session_make_frame(FRAME_USER, &m) : NULL;
     if (f)
         session_hold_expected(u, f);
     bool is_repeat = m.has_id && recent_is_repeat(u->recent, m.id_hash, now_ms);
@@ -217,96 +218,11 @@ void session_on_message(struct worker *w, struct user *u, const char *payload, s
         return;
     }
     if (!f)
-        f = make_frame(FRAME_USER, &m);
+        f = session_make_frame(FRAME_USER, &m);
     if (!f)
         return; /* not remembered: repair may still bring it */
     (void)recent_add(&u->recent, s->known_limit, m.id_hash, RECENT_LIVE, now_ms);
     fate_received(u, m.id_hash, TRACE_RECEIVED);
     relay(s, u, f, (struct audience){.is_left_out = is_repeat});
     frame_unref(f);
-}
-
-/* ---- broadcasts ---- */
-
-struct broadcasts {
-    struct sessions *s;
-    struct frame *joined; /* all of them; NULL: one by one */
-    struct frame *frames[SESSION_BROADCASTS_MAX];
-    size_t count;
-};
-
-/* Nothing about this device asks for looking at each message: it is live, hears everything, and has
- * room. What its socket may not take is split again (outq_split) before anything is dropped. */
-static bool takes_joined(const struct broadcasts *b, const struct device *d)
-{
-    const struct conn *c = d->conn;
-    return b->joined && d->state == DEVICE_LIVE && !d->busy->lag && !d->filter &&
-           c->state == CONN_OPEN && !c->is_blocked && !c->outq.keys &&
-           c->outq.bytes + b->joined->len <= (size_t)b->s->w->opt->send_buffer_limit / 2;
-}
-
-static void relay_broadcasts(void *data, struct user *u)
-{
-    const struct broadcasts *b = data;
-    bool needs_list = false;
-    for (size_t i = 0; u->expected && i < b->count; i++)
-        session_hold_expected(u, b->frames[i]);
-    session_walk(b->s, u);
-    for (struct device *d = u->devices, *next; d; d = next) {
-        next = d->next;
-        if (takes_joined(b, d)) {
-            counters_add(CTR_deliveries, b->count);
-            conn_send(d->conn, b->joined);
-            continue;
-        }
-        for (size_t i = 0; i < b->count; i++)
-            if (is_for(d, b->frames[i], &(struct audience){0}))
-                relay_to(b->s, d, b->frames[i]);
-        needs_list |= session_lag_needs_list(b->s, d);
-    }
-    if (!session_walked(b->s, u) && needs_list)
-        session_want_reading(b->s, u);
-}
-
-/* The frame of a broadcast that is to be relayed; NULL otherwise. */
-static struct frame *read_broadcast(struct sessions *s, struct text_span payload)
-{
-    struct message m;
-    int64_t now_ms = worker_now_ms(s->w);
-    enum json_result result = message_read(payload.ptr, payload.len, &m);
-    counters_inc(CTR_messages_received);
-    counters_inc(CTR_broadcasts_received);
-    if (result != JSON_OK) {
-        refuse(s->w->start->keys->broadcast_channel, result, payload.len);
-        return NULL;
-    }
-    if (m.has_id && recent_is_repeat(s->broadcasts, m.id_hash, now_ms)) {
-        counters_inc(CTR_messages_duplicate);
-        fate_received(NULL, m.id_hash, TRACE_DUPLICATE);
-        return NULL;
-    }
-    struct frame *f = make_frame(FRAME_BROADCAST, &m);
-    if (!f)
-        return NULL;
-    if (m.has_id)
-        (void)recent_add(&s->broadcasts, s->known_limit, m.id_hash, RECENT_PASSING, now_ms);
-    fate_received(NULL, m.id_hash, TRACE_BROADCAST);
-    return f;
-}
-
-void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
-{
-    struct broadcasts b = {.s = w->sessions};
-    for (size_t i = 0; i < count; i++) {
-        struct frame *f = read_broadcast(b.s, payloads[i]);
-        if (f)
-            b.frames[b.count++] = f;
-    }
-    if (b.count > 1)
-        b.joined = frame_join(FRAME_BROADCAST, b.frames, b.count);
-    if (b.count)
-        hub_each(w->hub, relay_broadcasts, &b);
-    frame_unref(b.joined);
-    for (size_t i = 0; i < b.count; i++)
-        frame_unref(b.frames[i]);
 }

@@ -19,6 +19,19 @@
 #define SESSION_LAG_US 60000000 /* what is older than this is not on its way any more */
 #define SESSION_CROSSING_US 120000000 /* stored and live copies of one message are that close */
 
+/* session_broadcast.c: those that not every device was given yet. */
+struct broadcasts {
+    struct recent *recent;   /* of all users: repeats of a retrying producer */
+    struct frame *frames[SESSION_BROADCASTS_MAX]; /* oldest first */
+    uint32_t count;
+    uint32_t newest;         /* number of the last one that came; it may come round to 0 */
+    uint32_t walked_to;      /* number of the newest that the walk under way gives to all */
+    bool is_walking;
+    size_t bytes;            /* of frames */
+    struct frame *joined;    /* the last joined_count of frames; NULL: they are not joined */
+    uint32_t joined_count;
+};
+
 struct sessions {
     struct worker *w;
     struct user_line ready;      /* lists to be read, in order */
@@ -28,7 +41,8 @@ struct sessions {
     struct ev_timer retry;
     unsigned failures;           /* in a row: spaces the retries */
     size_t refreshes_waiting;
-    struct recent *broadcasts;   /* of all users: repeats of a retrying producer */
+    struct broadcasts broadcasts;
+    size_t expected_count;       /* of all users: session_handover.c */
     size_t known_limit;
     struct user *walked;         /* its devices are being walked: it must not be freed */
     int64_t lost_at_us;          /* wall clock of the first loss not repaired for everybody */
@@ -136,7 +150,19 @@ size_t session_list_stale_marks(const struct session_list *l, const struct store
 void session_list_full_sync(const struct session_list *l, struct device *d, const char *type,
                             bool is_recovered, size_t missed);
 
+/* ---- session_broadcast.c ---- */
+
+/* The device is given the broadcasts that it lacks. May end its connection. */
+void session_settle_device(struct sessions *s, struct device *d);
+void session_broadcasts_free(struct sessions *s);
+
 /* ---- session_live.c ---- */
+
+/* Gives the frame to a device, or keeps it for one that waits. */
+void session_relay_to(struct sessions *s, struct device *d, struct frame *f);
+struct frame *session_make_frame(enum frame_kind kind, const struct message *m);
+/* Counts and logs a message that is none. */
+void session_refuse(const char *channel, enum json_result why, size_t len);
 
 bool session_wants(const struct device *d, const struct frame *f);
 /* Keeps a message for a device that waits for a reading. */

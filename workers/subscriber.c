@@ -49,8 +49,6 @@ struct subscriber {
     uint32_t confirmed;         /* number of the last confirmation */
     struct text_buf names;      /* scratch of one batch */
     size_t name_at[BATCH_CHANNELS];
-    struct text_span broadcasts[SESSION_BROADCASTS_MAX]; /* came in a row: relayed together */
-    size_t broadcast_count;
     struct waiting waiting[WAITING_MAX]; /* messages to users that came in a row */
     size_t waiting_count;
     char probe_channel[96];
@@ -253,33 +251,19 @@ static void hand_on(struct subscriber *s)
 static void on_pause(void *data)
 {
     struct subscriber *s = data;
-    size_t count = s->broadcast_count;
-    s->broadcast_count = 0;
-    if (count)
-        session_on_broadcasts(s->w, s->broadcasts, count);
     counters_doing(DOING_TURN, 0);
     if (s->waiting_count)
         hand_on(s);
-}
-
-static void on_broadcast(struct subscriber *s, struct text_span payload)
-{
-    if (s->waiting_count)
-        hand_on(s);
-    s->broadcasts[s->broadcast_count++] = payload;
-    if (s->broadcast_count == SESSION_BROADCASTS_MAX)
-        on_pause(s);
 }
 
 static void on_message(struct subscriber *s, struct text_span channel, struct text_span payload)
 {
     counters_doing(DOING_MESSAGE, 0);
     if (text_span_eq(channel, s->w->start->keys->broadcast_channel)) {
-        on_broadcast(s, payload);
+        on_pause(s);
+        session_on_broadcast(s->w, payload.ptr, payload.len);
         return;
     }
-    if (s->broadcast_count)
-        on_pause(s);
     if (text_span_eq(channel, s->probe_channel)) {
         on_pause(s);
         if (s->w->markers && markers_on_echo(s->w->markers, payload.ptr, payload.len))

@@ -53,6 +53,7 @@ struct life {
     ev_io term;
     ev_timer second;
     ev_timer tick;      /* of a drain or stop */
+    ev_timer more;      /* makes another turn: broadcasts are left */
     ev_check turn_start;
     ev_prepare turn_end;
     uint64_t suppressed; /* log_suppressed() when it was last counted */
@@ -203,8 +204,10 @@ static void drain_step(struct life *life)
         census.due = goal - life->closed < census.open ? goal - life->closed : census.open;
     if (is_drained(life, &census, now_ms))
         leave(life);
-    else if (census.due)
+    else if (census.due) {
+        session_finish_broadcasts(&life->worker);
         conns_each(life->worker.conns, census_close, &census);
+    }
 }
 
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
@@ -265,6 +268,7 @@ static void stop(struct life *life, const char *why)
     w->is_draining = true;
     w->is_replaced = false;
     acceptor_stop(w->acceptor, false);
+    session_finish_broadcasts(w);
     handover_give_up(w->handover);
     conns_each(w->conns, close_for_stop, NULL);
     ev_timer_again(w->loop, &life->tick);
@@ -401,13 +405,22 @@ static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
 static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
 {
     struct life *life = prepare->data;
-    (void)loop;
     (void)events;
     get_ready_in_time(life);
+    counters_doing(DOING_MESSAGE, 0);
+    if (session_relay_broadcasts(&life->worker) && !ev_is_active(&life->more)) {
+        ev_timer_set(&life->more, 0., 0.);
+        ev_timer_start(loop, &life->more);
+    }
     conns_flush(life->worker.conns);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
     counters_doing(DOING_NOTHING, 0);
+}
+
+static void on_more(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop, (void)timer, (void)events; /* the turn it makes ends in on_turn_end */
 }
 
 static void on_second(struct ev_loop *loop, ev_timer *timer, int events)
@@ -523,6 +536,7 @@ static void start_watchers(struct life *life, int term_fd)
     ev_timer_init(&life->unready, on_unready, READY_WAIT_MS / 1000., 0.);
     ev_timer_init(&life->second, on_second, 0., 1.);
     ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
+    ev_timer_init(&life->more, on_more, 0., 0.);
     ev_check_init(&life->turn_start, on_turn_start);
     ev_prepare_init(&life->turn_end, on_turn_end);
     life->control.data = life->term.data = life->unready.data = life->second.data =
@@ -543,6 +557,7 @@ static void stop_watchers(struct life *life)
     ev_timer_stop(loop, &life->unready);
     ev_timer_stop(loop, &life->second);
     ev_timer_stop(loop, &life->tick);
+    ev_timer_stop(loop, &life->more);
     ev_check_stop(loop, &life->turn_start);
     ev_prepare_stop(loop, &life->turn_end);
 }

@@ -80,6 +80,8 @@ static void step(void)
     markers_flush(worker.markers);
     if (room && any(6) == 0)
         read_frames(i, any(room + 1));
+    if (any(4) == 0)
+        session_relay_broadcasts(&worker);
     switch (any(24)) {
     case 0:
         if (any(3) == 0)
@@ -568,11 +570,24 @@ START_TEST(a_list_that_is_unreadable_for_a_while_is_tried_again)
 }
 END_TEST
 
+static void broadcast(unsigned number)
+{
+    char text[TEXT];
+    snprintf(text, TEXT, "%s", text_of("b", number));
+    session_on_broadcast(&worker, text, strlen(text));
+}
+
+static void expect_got(int i, const char *const *ids, size_t count)
+{
+    ck_assert_uint_eq(clients[i].got_count, count);
+    for (size_t k = 0; k < count; k++)
+        ck_assert_str_eq(clients[i].got[k], ids[k]);
+}
+
 /* Three devices: one live, one with a filter, one attaching. */
 START_TEST(broadcasts_that_come_together_reach_every_device_in_order)
 {
-    char text[3][TEXT];
-    struct text_span payloads[4];
+    static const char *const ids[] = {"FULL_SYNC", "b1", "b2", "b3"};
     for (int i = 0; i < 2; i++)
         connect_client(i, NULL);
     settle();
@@ -580,23 +595,68 @@ START_TEST(broadcasts_that_come_together_reach_every_device_in_order)
     connect_client(2, NULL);
     for (int i = 0; i < 3; i++)
         clients[i].conn.state = CONN_OPEN;
-    for (unsigned i = 0; i < 3; i++)
-        snprintf(text[i], TEXT, "%s", text_of("b", i + 1));
-    payloads[0] = text_span_of(text[0]);
-    payloads[1] = text_span_of("no JSON");
-    payloads[2] = text_span_of(text[1]);
-    payloads[3] = text_span_of(text[2]);
     joined = 0;
-    session_on_broadcasts(&worker, payloads, 4);
-    session_on_broadcasts(&worker, payloads + 2, 2); /* repeats */
+    broadcast(1);
+    session_on_broadcast(&worker, "no JSON", 7);
+    for (unsigned i = 1; i <= 3; i++)
+        broadcast(i);
+    session_relay_broadcasts(&worker);
+    broadcast(3);
+    session_relay_broadcasts(&worker);
     ck_assert_uint_eq(joined, 1);
     settle();
-    for (int i = 0; i < 3; i++) {
-        static const char *const expected[] = {"FULL_SYNC", "b1", "b2", "b3"};
-        ck_assert_uint_eq(clients[i].got_count, i == 1 ? 1 : 4);
-        for (size_t k = 0; k < clients[i].got_count; k++)
-            ck_assert_str_eq(clients[i].got[k], expected[k]);
+    for (int i = 0; i < 3; i++)
+        expect_got(i, ids, i == 1 ? 1 : 4);
+}
+END_TEST
+
+/* A walk over the devices has stopped between two of them. What came before a message is before it
+ * for either; who comes now gets nothing of what came before; a walk's rest is given once. */
+START_TEST(a_walk_that_pauses_keeps_the_order_of_every_device)
+{
+    static const char *const ids[] = {"FULL_SYNC", "b1", "b2", "m1", "b3"};
+    static const char *const late[] = {"FULL_SYNC", "m1", "b3"};
+    connect_client(0, NULL);
+    connect_client(1, NULL);
+    settle();
+    for (int i = 0; i < 3; i++)
+        clients[i].conn.state = CONN_OPEN;
+    struct sessions *s = worker.sessions;
+    broadcast(1);
+    s->broadcasts.is_walking = true;
+    s->broadcasts.walked_to = s->broadcasts.newest;
+    conns_walk(worker.conns);
+    session_settle_device(s, &conns_walk_next(worker.conns)->device);
+    ck_assert_str_eq(clients[0].got[clients[0].got_count - 1], "b1");
+    ck_assert_uint_eq(clients[1].got_count, 1);
+    broadcast(2);
+    connect_client(2, NULL);
+    const char *text = text_of("m", 1);
+    session_on_message(&worker, user(), text, strlen(text));
+    broadcast(3);
+    ck_assert(!session_relay_broadcasts(&worker));
+    settle();
+    expect_got(0, ids, 5);
+    expect_got(1, ids, 5);
+    expect_got(2, late, 3);
+    ck_assert_uint_eq(s->broadcasts.count, 0);
+    ck_assert_uint_eq(s->broadcasts.bytes, 0);
+}
+END_TEST
+
+/* More than is kept: the walk under way ends first, whatever time that takes. */
+START_TEST(no_more_broadcasts_wait_than_may)
+{
+    const struct sessions *s = worker.sessions;
+    connect_client(0, NULL);
+    settle();
+    for (unsigned i = 1; i <= 3 * SESSION_BROADCASTS_MAX; i++) {
+        broadcast(i);
+        ck_assert_uint_le(s->broadcasts.count, SESSION_BROADCASTS_MAX);
     }
+    session_finish_broadcasts(&worker);
+    ck_assert_uint_eq(clients[0].got_count, 1 + 3 * SESSION_BROADCASTS_MAX);
+    ck_assert_uint_eq(s->broadcasts.count, 0);
 }
 END_TEST
 
@@ -690,6 +750,8 @@ int main(void)
     tcase_add_test(t,
                    the_live_copy_of_what_a_device_was_given_before_it_moved_is_not_sent_again);
     tcase_add_test(t, broadcasts_that_come_together_reach_every_device_in_order);
+    tcase_add_test(t, a_walk_that_pauses_keeps_the_order_of_every_device);
+    tcase_add_test(t, no_more_broadcasts_wait_than_may);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -52,9 +52,9 @@ void session_prefetch_more(const struct user *u)
     (void)u;
 }
 
-void session_on_broadcasts(struct worker *w, const struct text_span *payloads, size_t count)
+void session_on_broadcast(struct worker *w, const char *payload, size_t len)
 {
-    (void)w, (void)payloads, (void)count;
+    (void)w, (void)payload, (void)len;
 }
 
 void session_on_link_lost(struct worker *w)

@@ -140,6 +140,25 @@ void conn_send(struct conn *c, struct frame *f)
     take(client_of(c), text, len);
 }
 
+void conn_send_now(struct conn *c, struct frame *f)
+{
+    conn_send(c, f);
+}
+
+static int walk_at = DEVICES; /* the next client of the walk over connections */
+
+void conns_walk(struct conns *s)
+{
+    (void)s;
+    walk_at = 0;
+}
+
+struct conn *conns_walk_next(struct conns *s)
+{
+    (void)s;
+    return walk_at < DEVICES ? &clients[walk_at++].conn : NULL;
+}
+
 bool conn_offer(struct conn *c, struct frame *f)
 {
     if (room && client_of(c)->waiting >= room && !client_of(c)->is_closing) {
@@ -490,7 +509,8 @@ static inline void settle(void)
         gain_link();
     for (bool moved = true; moved;) {
         markers_flush(worker.markers);
-        moved = redis_takes_command();
+        moved = session_relay_broadcasts(&worker);
+        moved = redis_takes_command() || moved;
         moved = worker_takes_item() || moved;
         moved = redis_reads_list() || moved;
         moved = worker_takes_answer(0) || moved;
