@@ -24,6 +24,7 @@
 #define GROUP_CLIENT "client"
 #define GROUP_REDIS "redis"
 #define GROUP_PROCESS "process"
+#define GROUP_TURNS "turns"
 
 /* "closed_" and the close table's name, made when the program is loaded. */
 static char closed_names[CLOSE_REASONS][CLOSED_NAME_BYTES];
@@ -58,6 +59,12 @@ __attribute__((constructor)) static void make_closed_names(void)
         }
     }
 }
+
+/* Bounds of the histogram of turns; the row behind these is of what is longer. */
+static const uint32_t turn_bounds_ms[] = {1, 2, 5, 10, 20, 50, 100, 250, 1000};
+#define TURN_BOUNDS ((int)(sizeof turn_bounds_ms / sizeof turn_bounds_ms[0]))
+_Static_assert(CTR_loop_turns_longer + 1 == CTR_CLOSED_FIRST, "turns stand before closes");
+_Static_assert(CTR_loop_turns_to_1ms + TURN_BOUNDS == CTR_loop_turns_longer, "a row for each");
 
 static struct counters_slot private_slot;
 struct counters_slot *counters_self = &private_slot;
@@ -160,6 +167,15 @@ const char *counters_doing_words(uint32_t what)
 #undef DOING
     };
     return what < DOINGS ? words[what] : "unknown";
+}
+
+void counters_turn(uint64_t us)
+{
+    int i = 0;
+    while (i < TURN_BOUNDS && us > turn_bounds_ms[i] * UINT64_C(1000))
+        i++;
+    counters_inc((enum counter)(CTR_loop_turns_to_1ms + i));
+    counters_add(CTR_loop_busy_us, us);
 }
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)
@@ -403,11 +419,48 @@ static void add_closes(const struct counters *c, struct text_buf *out)
                   (unsigned long long)counters_sum(c, (enum counter)(CTR_CLOSED_FIRST + r)));
 }
 
+/* One slot's, or everybody's (slot < 0). Buckets count all that is below their bound. */
+static void add_turns_of(const struct counters *c, int slot, const char *name, struct text_buf *out)
+{
+    char label[32] = "", braces[32] = "";
+    unsigned long long n = 0;
+    if (slot >= 0) {
+        snprintf(label, sizeof label, "worker=\"%d\",", slot);
+        snprintf(braces, sizeof braces, "{worker=\"%d\"}", slot);
+    }
+    for (int i = 0; i <= TURN_BOUNDS; i++) {
+        enum counter id = (enum counter)(CTR_loop_turns_to_1ms + i);
+        n += slot < 0 ? counters_sum(c, id) : counters_get(c, (uint32_t)slot, id);
+        text_addf(out, "%s_bucket{%sle=\"", name, label);
+        if (i < TURN_BOUNDS)
+            text_addf(out, "%u.%03u\"} %llu\n", turn_bounds_ms[i] / 1000,
+                      turn_bounds_ms[i] % 1000, n);
+        else
+            text_addf(out, "+Inf\"} %llu\n", n);
+    }
+    text_addf(out, "%s_sum%s", name, braces);
+    add_value(out, slot < 0 ? counters_sum(c, CTR_loop_busy_us)
+                            : counters_get(c, (uint32_t)slot, CTR_loop_busy_us), 1000000);
+    text_addf(out, "%s_count%s %llu\n", name, braces, n);
+}
+
+static void add_turns(const struct counters *c, struct text_buf *out)
+{
+    static const char help[] = "How long turns of the loop took: whatever comes meanwhile waits.";
+    add_head(out, "belfry_loop_turn_seconds", "histogram", help);
+    for (uint32_t i = 0; i < c->head->slots; i++)
+        if (in_use(&c->slots[i]))
+            add_turns_of(c, (int)i, "belfry_loop_turn_seconds", out);
+    add_head(out, "belfry_instance_loop_turn_seconds", "histogram", help);
+    add_turns_of(c, -1, "belfry_instance_loop_turn_seconds", out);
+}
+
 void counters_prometheus(const struct counters *c, struct text_buf *out)
 {
-    for (int i = 0; i < CTR_CLOSED_FIRST; i++)
+    for (int i = 0; i < CTR_loop_turns_to_1ms; i++)
         add_row(c, (enum counter)i, out);
-    for (int i = 0; i < CTR_CLOSED_FIRST; i++)
+    for (int i = 0; i < CTR_loop_turns_to_1ms; i++)
         add_row_in_all(c, (enum counter)i, out);
+    add_turns(c, out);
     add_closes(c, out);
 }

@@ -140,6 +140,8 @@ const char *counters_doing_words(uint32_t what); /* "unknown" for none */
  * so that their sum stays what it is. */
 void counters_depart(struct counters *c);
 void counters_arrive(struct counters *c, uint32_t from_slot);
+/* A turn of the loop took so long: rows loop_busy_us and loop_turns_... */
+void counters_turn(uint64_t us);
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
 /* Sum over all slots, empty ones included, and earlier totals; of websockets, those on the way,
@@ -166,7 +168,8 @@ void counters_json_group(const struct counters *c, int slot, const char *group,
  * for each slot that ever had a worker (totals outlive it), label worker="N". Names:
  * belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds
  * as belfry_NAME_seconds (base units). The rows of the close table are one metric:
- * belfry_closes_total{reason="no_pong",code="0",worker="0"}. The same rows of all workers
+ * belfry_closes_total{reason="no_pong",code="0",worker="0"}; those of the group "turns" are one
+ * histogram, belfry_loop_turn_seconds. The same rows of all workers
  * together follow as belfry_instance_NAME, without label: beside the workers' samples they would
  * count twice in every sum. */
 void counters_prometheus(const struct counters *c, struct text_buf *out);

@@ -9,7 +9,7 @@
 #include "src/master_priv.h"
 
 static const char *const groups[] = {"connections", "http",    "messages", "client",
-                                     "redis",       "process", "closes"};
+                                     "redis",       "process", "turns", "closes"};
 
 static void add_string(struct text_buf *out, const char *name, const char *value)
 {

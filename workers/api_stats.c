@@ -83,7 +83,7 @@ static void add_group(const struct counters *c, int slot, const char *group, str
 static void add_groups(const struct counters *c, int slot, struct text_buf *out)
 {
     static const char *const groups[] = {"messages", "connections", "http",
-                                         "client",   "process",     "closes"};
+                                         "client",   "process",     "turns", "closes"};
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
         add_group(c, slot, groups[i], out);
 }

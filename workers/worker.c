@@ -56,6 +56,7 @@ struct life {
     ev_timer more;      /* makes another turn: broadcasts are left */
     ev_check turn_start;
     ev_prepare turn_end;
+    int64_t turn_us;    /* monotonic: when this turn began */
     uint64_t suppressed; /* log_suppressed() when it was last counted */
     uint64_t random;
     int64_t began_ms;   /* of the drain; monotonic */
@@ -396,8 +397,9 @@ static void on_term(struct ev_loop *loop, ev_io *io, int events)
 /* Before everything else of the turn. */
 static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
 {
-    (void)check;
+    struct life *life = check->data;
     (void)events;
+    life->turn_us = clock_mono_us();
     trace_set_time((int64_t)(ev_now(loop) * 1e6));
     counters_doing(DOING_TURN, 0);
 }
@@ -415,6 +417,8 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     conns_flush(life->worker.conns);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
+    if (life->turn_us) /* not before the first turn */
+        counters_turn((uint64_t)(clock_mono_us() - life->turn_us));
     counters_doing(DOING_NOTHING, 0);
 }
 
@@ -540,7 +544,7 @@ static void start_watchers(struct life *life, int term_fd)
     ev_check_init(&life->turn_start, on_turn_start);
     ev_prepare_init(&life->turn_end, on_turn_end);
     life->control.data = life->term.data = life->unready.data = life->second.data =
-        life->tick.data = life->turn_end.data = life;
+        life->tick.data = life->turn_start.data = life->turn_end.data = life;
     ev_io_start(loop, &life->control);
     ev_io_start(loop, &life->term);
     ev_timer_start(loop, &life->unready);

@@ -131,6 +131,9 @@ static void fill(void)
         counters_set(CTR_started_at_ms, 1769860800123);
         counters_add(CTR_received_bytes, 5);
         counters_inc(CTR_CLOSED_NO_PONG);
+        counters_turn(1000);
+        counters_turn(1001);
+        counters_turn(3000000);
     }
     counters_retire(&c, 1);
 }
@@ -138,7 +141,7 @@ static void fill(void)
 START_TEST(groups_are_json_objects_of_one_slot_or_of_all)
 {
     static const char *const groups[] = {"connections", "http",    "messages", "client",
-                                         "redis",       "process", "closes"};
+                                         "redis",       "process", "turns",    "closes"};
     struct text_buf out = {0};
     size_t names = 0;
     fill();
@@ -186,6 +189,15 @@ START_TEST(prometheus_names_carry_units_and_kinds)
         "belfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"1\"} 1\n",
         "\nbelfry_closes_total{reason=\"slow\",code=\"4008\",worker=\"0\"} 0\n",
         "\nbelfry_instance_closes_total{reason=\"no_pong\",code=\"0\"} 2\n",
+        "\n# TYPE belfry_loop_turn_seconds histogram\n"
+        "belfry_loop_turn_seconds_bucket{worker=\"0\",le=\"0.001\"} 1\n"
+        "belfry_loop_turn_seconds_bucket{worker=\"0\",le=\"0.002\"} 2\n",
+        "\nbelfry_loop_turn_seconds_bucket{worker=\"0\",le=\"1.000\"} 2\n"
+        "belfry_loop_turn_seconds_bucket{worker=\"0\",le=\"+Inf\"} 3\n"
+        "belfry_loop_turn_seconds_sum{worker=\"0\"} 3.002001\n"
+        "belfry_loop_turn_seconds_count{worker=\"0\"} 3\n",
+        "\nbelfry_instance_loop_turn_seconds_sum 6.004002\n"
+        "belfry_instance_loop_turn_seconds_count 6\n",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         ck_assert_msg(strstr(out.data, lines[i]) != NULL, "%s", lines[i]);
