@@ -40,26 +40,32 @@ const struct event_row events_table[EVENT_TYPES] = {
 #undef EVENT
 };
 
+/* Rows by the length of their name: each leads to the next; row + 1, 0: none. */
+static unsigned char first_of_length[NAME_BYTES], next_of_length[EVENT_TYPES];
+_Static_assert(EVENT_TYPES < 255, "a row and one fit into a byte");
+
 __attribute__((constructor)) static void make_lower_names(void)
 {
-    for (int i = 0; i < EVENT_TYPES; i++)
-        for (size_t j = 0; events_table[i].upper[j]; j++) {
-            char c = events_table[i].upper[j];
-            lower_names[i][j] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    for (int i = EVENT_TYPES - 1; i >= 0; i--) {
+        size_t len = 0;
+        for (; events_table[i].upper[len]; len++) {
+            char c = events_table[i].upper[len];
+            lower_names[i][len] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
         }
+        next_of_length[i] = first_of_length[len];
+        first_of_length[len] = (unsigned char)(i + 1);
+    }
 }
 
 int events_find(const char *name, size_t len)
 {
-    static const unsigned char lengths[EVENT_TYPES] = {
-#define EVENT(name, group, store, conflate, fields) sizeof #name - 1,
-#include "shared/events.def"
-#undef EVENT
-    };
-    for (int i = 0; i < EVENT_TYPES; i++)
-        if (len == lengths[i] && (name[0] & 0xDF) == events_table[i].upper[0] &&
-            text_span_ieq((struct text_span){name, len}, events_table[i].upper))
-            return i;
+    for (int i = len < NAME_BYTES ? first_of_length[len] : 0; i; i = next_of_length[i - 1]) {
+        const struct event_row *row = &events_table[i - 1];
+        if ((name[0] & 0xDF) == row->upper[0] &&
+            (memcmp(name, row->upper, len) == 0 || memcmp(name, row->lower, len) == 0 ||
+             text_span_ieq((struct text_span){name, len}, row->upper)))
+            return i - 1;
+    }
     return -1;
 }
 

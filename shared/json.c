@@ -75,15 +75,17 @@ static enum json_result misfit(const struct scan *s)
     return JSON_INVALID;
 }
 
-static void skip_blank(struct scan *s)
+static inline void skip_blank(struct scan *s)
 {
+    if (s->at < s->end && *s->at > ' ')
+        return; /* the rule */
     while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\r' || *s->at == '\t'))
         s->at++;
 }
 
 /* End of the run of bytes that need no attention within a string: printable ASCII but quote and
  * backslash. Eight at a time, because nearly all bytes of all messages pass here. */
-static const unsigned char *plain_run(const unsigned char *p, const unsigned char *end)
+static inline const unsigned char *plain_run(const unsigned char *p, const unsigned char *end)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
     while (end - p >= 8) {

@@ -17,27 +17,28 @@
 static void on_member(void *data, struct text_span key, struct text_span value)
 {
     struct message *m = data;
-    /* By length first: most names of an envelope differ in it, and a name written with escapes is
-     * longer than any of these, so it goes the slow way. */
     static const struct {
         const char *name;
         size_t len, offset;
     } fields[] = {
-        {"id", 2, offsetof(struct message, id)},
-        {"type", 4, offsetof(struct message, type)},
-        {"payload", 7, offsetof(struct message, payload)},
-        {"timestamp", 9, offsetof(struct message, timestamp)},
-        {"connection_id", 13, offsetof(struct message, origin)},
+#define FIELD(name, member) {name, sizeof name - 1, offsetof(struct message, member)}
+        FIELD("id", id),
+        FIELD("type", type),
+        FIELD("payload", payload),
+        FIELD("timestamp", timestamp),
+        FIELD("connection_id", origin),
+#undef FIELD
     };
-    bool escaped = memchr(key.ptr, '\\', key.len) != NULL;
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (!escaped && key.len != fields[i].len)
-            continue;
-        if (json_key_is(key, fields[i].name)) {
-            memcpy((char *)m + fields[i].offset, &value, sizeof value);
-            return;
-        }
-    }
+    const size_t count = sizeof fields / sizeof fields[0];
+    size_t i = 0;
+    while (i < count &&
+           !(key.len == fields[i].len && memcmp(key.ptr, fields[i].name, key.len) == 0))
+        i++;
+    if (i == count && memchr(key.ptr, '\\', key.len)) /* written with escapes */
+        for (i = 0; i < count && !json_key_is(key, fields[i].name);)
+            i++;
+    if (i < count)
+        memcpy((char *)m + fields[i].offset, &value, sizeof value);
 }
 
 /* Hash of a string value's decoded text; 0 when value is no string, is empty, or memory is

@@ -9,6 +9,7 @@
 #include "shared/pack.h"
 
 #define FIRST_CAP 8
+_Static_assert((FIRST_CAP & (FIRST_CAP - 1)) == 0, "doubled, it stays a power of two");
 
 struct window_entry {
     uint64_t id;
@@ -140,9 +141,10 @@ static int know(struct recent *r, uint32_t limit, uint64_t id, enum recent_origi
     return 0;
 }
 
+/* The window's room is a power of two. */
 static struct window_entry *window_at(const struct recent *r, uint32_t i)
 {
-    return &r->window[(r->window_first + i) % r->window_cap];
+    return &r->window[(r->window_first + i) & (r->window_cap - 1U)];
 }
 
 static int window_grow(struct recent *r)
@@ -168,7 +170,7 @@ static int window_add(struct recent *r, uint64_t id, int64_t now_ms)
             return rc;
     }
     if (r->window_count == r->window_cap) {
-        r->window_first = (uint8_t)((r->window_first + 1) % r->window_cap);
+        r->window_first = (uint8_t)((r->window_first + 1U) & (r->window_cap - 1U));
         r->window_count--;
     }
     *window_at(r, r->window_count++) = (struct window_entry){id, now_ms};

@@ -60,7 +60,7 @@ struct session_lag_state session_lag_state(const struct device *d);
 
 /* From subscriber.c. payload is borrowed for the call. */
 void session_on_subscribed(struct worker *w, struct user *u);
-void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len);
+void session_on_message(struct worker *w, struct user *u, struct text_span payload);
 /* Messages will come for the user soon: memory that will be looked at is fetched. Two steps, to be
  * made for several users each. */
 void session_prefetch(const struct user *u);

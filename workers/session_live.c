@@ -190,15 +190,15 @@ void session_prefetch_more(const struct user *u)
         __builtin_prefetch((const char *)c + at);
 }
 
-void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len)
+void session_on_message(struct worker *w, struct user *u, struct text_span payload)
 {
     struct sessions *s = w->sessions;
     struct message m;
     int64_t now_ms = worker_now_ms(w);
-    enum json_result result = message_read(payload, len, &m);
+    enum json_result result = message_read(payload.ptr, payload.len, &m);
     counters_inc(CTR_messages_received);
     if (result != JSON_OK) {
-        refuse_user(s, u, result, len);
+        refuse_user(s, u, result, payload.len);
         return;
     }
     session_settle(w, u);

@@ -243,7 +243,7 @@ static void hand_on(struct subscriber *s)
         /* Before the confirmation it can only be an earlier subscription under the same name; the
          * list, which is read after the confirmation, has it if it was stored. */
         if (u && u->subscription == SUBSCRIPTION_CONFIRMED)
-            session_on_message(s->w, u, m->payload.ptr, m->payload.len);
+            session_on_message(s->w, u, m->payload);
     }
 }
 

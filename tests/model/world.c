@@ -546,7 +546,7 @@ void world_worker_takes(void)
     if (i.kind == ITEM_MESSAGE)
         judge_heard(i.number, i.audience);
     const struct text *t = text_of(i.kind == ITEM_MESSAGE ? COPY_LIVE : COPY_PASSING, i.number);
-    session_on_message(&worker, u, t->bytes, t->len);
+    session_on_message(&worker, u, (struct text_span){t->bytes, t->len});
 }
 
 void world_link_lost(void)

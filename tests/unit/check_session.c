@@ -632,7 +632,7 @@ START_TEST(a_walk_that_pauses_keeps_the_order_of_every_device)
     broadcast(2);
     connect_client(2, NULL);
     const char *text = text_of("m", 1);
-    session_on_message(&worker, user(), text, strlen(text));
+    session_on_message(&worker, user(), text_span_of(text));
     broadcast(3);
     ck_assert(!session_relay_broadcasts(&worker));
     settle();

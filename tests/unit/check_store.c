@@ -37,9 +37,9 @@ void session_on_subscribed(struct worker *w, struct user *u)
     (void)w, (void)u;
 }
 
-void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len)
+void session_on_message(struct worker *w, struct user *u, struct text_span payload)
 {
-    (void)w, (void)u, (void)payload, (void)len;
+    (void)w, (void)u, (void)payload;
 }
 
 void session_prefetch(const struct user *u)

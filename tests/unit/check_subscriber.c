@@ -38,13 +38,13 @@ static void copy(char to[64], const char *text, size_t len)
     snprintf(to, 64, "%.*s", (int)len, text);
 }
 
-void session_on_message(struct worker *w, struct user *u, const char *payload, size_t len)
+void session_on_message(struct worker *w, struct user *u, struct text_span payload)
 {
     (void)w;
     messages++;
     broadcasts_then = broadcasts;
     copy(last_user, u->id, u->id_len);
-    copy(last_text, payload, len);
+    copy(last_text, payload.ptr, payload.len);
 }
 
 void session_prefetch(const struct user *u)

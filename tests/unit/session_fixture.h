@@ -331,7 +331,7 @@ static inline bool worker_takes_item(void)
     else if (i->kind == BROADCAST)
         session_on_broadcast(&worker, text, len);
     else if (i->kind == MESSAGE && u && u->subscription == SUBSCRIPTION_CONFIRMED)
-        session_on_message(&worker, u, text, len);
+        session_on_message(&worker, u, (struct text_span){text, len});
     else if (i->kind == CONFIRM && u && u->subscription == SUBSCRIPTION_SENT &&
              u->sub_seq == i->seq) {
         u->subscription = SUBSCRIPTION_CONFIRMED;
