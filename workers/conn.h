@@ -108,8 +108,9 @@ void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *d
  * such walk, session_broadcast.c's. */
 void conns_walk(struct conns *s);
 struct conn *conns_walk_next(struct conns *s);
-/* End of a loop turn: write what waits, then free the dead. */
-void conns_flush(struct conns *s);
+/* End of a loop turn: write what waits, then free the dead. Bounded: for some milliseconds, and the
+ * rest in the next turn. */
+void conns_flush(struct conns *s, bool is_bounded);
 /* For wheel_new; data is the struct worker. */
 void conns_on_deadline(void *data, struct wheel_entry *e);
 

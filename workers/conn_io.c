@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "shared/clock.h"
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn_internal.h"
@@ -15,6 +16,9 @@
 #define IOV_MAX_ITEMS 64
 #define WRITE_ROUNDS 4           /* sendmsg calls for one connection in one turn */
 #define FLUSH_ROUNDS 4           /* walks over those that were marked meanwhile */
+#define FLUSH_US 8000            /* one turn's time for them; the rest is the next turn's */
+#define CLOCK_EVERY 32           /* connections */
+#define REAP_MAX 512             /* freed in one turn: 10 us each, most of it close() */
 
 static bool is_flushed(const struct conn *c)
 {
@@ -313,24 +317,42 @@ static void end_turn(struct conns *s, struct conn *c)
         watch(c, (wants_read(c) ? EV_READ : 0) | (c->is_blocked ? EV_WRITE : 0));
 }
 
-void conns_flush(struct conns *s)
+/* One walk over those that are marked now. False: its time is over, and the rest stays marked. */
+static bool flush_round(struct conns *s, int64_t until_us)
 {
-    for (int round = 0; s->flush_head && round < FLUSH_ROUNDS; round++) {
-        struct conn *c = s->flush_head, *next;
-        s->flush_head = NULL;
-        s->flush_tail = &s->flush_head;
-        for (; c; c = next) {
-            next = c->flush_next;
-            c->in_flush = false;
-            end_turn(s, c);
-        }
+    struct conn *c = s->flush_head, *next, **tail = s->flush_tail;
+    s->flush_head = NULL;
+    s->flush_tail = &s->flush_head;
+    for (unsigned n = 1; c; c = next, n++) {
+        next = c->flush_next;
+        c->in_flush = false;
+        end_turn(s, c);
+        if (!next || n % CLOCK_EVERY || clock_mono_us() < until_us)
+            continue;
+        *tail = s->flush_head; /* who was marked meanwhile comes behind */
+        if (!s->flush_head)
+            s->flush_tail = tail;
+        s->flush_head = next;
+        return false;
     }
-    while (s->reap) {
+    return true;
+}
+
+void conns_flush(struct conns *s, bool is_bounded)
+{
+    int64_t until_us = is_bounded && s->flush_head ? clock_mono_us() + FLUSH_US : INT64_MAX;
+    for (int round = 0; s->flush_head && round < FLUSH_ROUNDS; round++)
+        if (!flush_round(s, until_us))
+            break;
+    for (int i = 0; s->reap && (i < REAP_MAX || !is_bounded); i++) {
         struct conn *c = s->reap;
         s->reap = c->flush_next;
         conn_destroy(c);
     }
-    if (s->flush_head && !ev_is_active(&s->again)) {
+    if (!s->flush_head && !s->reap)
+        return;
+    counters_inc(CTR_turn_bound_hits);
+    if (!ev_is_active(&s->again)) {
         ev_timer_set(&s->again, 0., 0.);
         ev_timer_start(s->worker->loop, &s->again);
     }

@@ -414,7 +414,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }
-    conns_flush(life->worker.conns);
+    conns_flush(life->worker.conns, true);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
     if (life->turn_us) /* not before the first turn */
@@ -570,7 +570,7 @@ static void serve(struct life *life)
 {
     struct worker *w = &life->worker;
     ev_run(w->loop, 0);
-    conns_flush(w->conns);
+    conns_flush(w->conns, false);
     if (life->phase == PHASE_DRAINING)
         ipc_send(w->start->control_fd, CONTROL_DRAINED, NULL, 0, -1);
     log_info("worker-ends", "connections_left", LOG_INT(conns_count(w->conns)));
