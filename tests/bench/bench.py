@@ -22,6 +22,7 @@ SCENARIOS = {
     "one": ("broadcast, one at a time", "broadcast", ["--window=1"]),
     "window": ("broadcast, 64 in flight", "broadcast", ["--window=64"]),
     "unicast": ("unicast, 1,000 in flight", "unicast", ["--window=1000"]),
+    "rate": ("unicast, 5,000 a second", "unicast", ["--rate=5000"]),
     "storm": ("back after a drop", "storm", []),
 }
 
@@ -30,6 +31,8 @@ COLUMNS = {
     "one": ("broadcast, one at a time, µs", "one", "cpu_us_per_delivery", 1, 2),
     "window": ("broadcast, 64 in flight, µs", "window", "cpu_us_per_delivery", 1, 3),
     "unicast": ("unicast, 1,000 in flight, µs", "unicast", "cpu_us_per_delivery", 1, 2),
+    "p50": ("unicast at 5,000/s, p50, ms", "rate", "latency_p50_us", 1e-3, 2),
+    "p99": ("unicast at 5,000/s, p99, ms", "rate", "latency_p99_us", 1e-3, 2),
     "memory": ("idle, kB PSS", "unicast", "pss_bytes_per_connection", 1e-3, 2),
     "connect": ("CPU per connect, µs", "unicast", "cpu_us_per_connect", 1, 1),
     "back": ("all back, s", "storm", "back_s", 1, 2),
@@ -40,6 +43,8 @@ BARS = {
     "one": (1.08, "floor"),
     "window": (1.25, "floor, joining"),
     "unicast": (1.20, "floor"),
+    "p50": (1.2, "floor"),
+    "p99": (1.5, "floor"),
     "memory": (0.8, None),
     "connect": (50, None),
 }
@@ -92,6 +97,8 @@ def how_many(scenario, connections, quick):
         return ["--messages", str(max(10, 200000 // connections // part))]
     if scenario == "window":
         return ["--messages", str(max(192, 2000000 // connections // part))]
+    if scenario == "rate":
+        return ["--messages", str(30000 // part), "--warmup", "5000"]
     if scenario == "unicast":
         return ["--messages", str(40000 // part), "--warmup", "4000"]
     return []

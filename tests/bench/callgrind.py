@@ -4,6 +4,10 @@ Time depends on the machine and on what else it does; instructions do not, so a 
 a number. Each figure is the difference between two runs, one with more messages (or connections)
 than the other, divided by how many more: what starting and stopping costs falls out. The kernel's
 part is not in it. Needs valgrind.
+
+Each figure is held against the one in baseline.txt: what is more than TOLERANCE above it fails. Who
+makes something cheaper, or has a reason for a price, writes the new figures there (--record), in
+the same commit.
 """
 
 import argparse
@@ -18,6 +22,8 @@ import tempfile
 import peers
 
 CONNECTIONS = 200
+BASELINE = pathlib.Path(__file__).resolve().parent / "baseline.txt"
+TOLERANCE = 1.06  # how turns and reads fall together moves a figure by some per cent
 
 # name: (mode, connections, options, messages of the two runs); no messages: connections are
 # counted, the second run has twice as many.
@@ -85,11 +91,36 @@ def figure(place, watched, row, keep):
     return (many - few) / units
 
 
+def read_baseline():
+    """name: instructions"""
+    if not BASELINE.exists():
+        return {}
+    lines = [line for line in BASELINE.read_text().splitlines() if line and line[0] != "#"]
+    return {name.strip(): int(number) for name, number in (line.rsplit(None, 1) for line in lines)}
+
+
+def record(figures):
+    head = "# Instructions of Belfry's own processes, by make bench-callgrind: see callgrind.py.\n"
+    BASELINE.write_text(head + "".join(f"{name:40} {number:10.0f}\n"
+                                       for name, number in figures.items()))
+
+
+def verdict(name, number, baseline):
+    """(text, whether it is good)"""
+    if name not in baseline:
+        return "not recorded", True
+    change = f"{100 * (number / baseline[name] - 1):+.1f} %"
+    if number > baseline[name] * TOLERANCE:
+        return f"{change} of {baseline[name]}: MORE THAN IT WAS", False
+    return f"{change} of {baseline[name]}", True
+
+
 def main():
     parser = argparse.ArgumentParser(prog="callgrind.py", description=__doc__)
     parser.add_argument("--only", default="", help="figures whose name holds this")
     parser.add_argument("--keep", help="directory for the files of each last run")
     parser.add_argument("--valgrind", default="", help="more options for valgrind")
+    parser.add_argument("--record", action="store_true", help="write the figures to baseline.txt")
     arguments = parser.parse_args()
     if not shutil.which("valgrind"):
         print("valgrind is not installed", file=sys.stderr)
@@ -97,11 +128,19 @@ def main():
     with tempfile.TemporaryDirectory(prefix="belfry-bench-") as directory:
         place = peers.Place(directory, None, None)
         watched = Watched(place, arguments.valgrind.split())
+        baseline, is_good = read_baseline(), True
+        figures = dict(baseline)
         for name, row in FIGURES.items():
-            if arguments.only in name:
-                print(f"{name:40} {figure(place, watched, row, arguments.keep):10.0f} "
-                      "instructions", flush=True)
-    return 0
+            if arguments.only not in name:
+                continue
+            figures[name] = figure(place, watched, row, arguments.keep)
+            text, holds = verdict(name, figures[name], baseline)
+            is_good = is_good and holds
+            print(f"{name:40} {figures[name]:10.0f} instructions, {text}", flush=True)
+    if arguments.record:
+        record(figures)
+        return 0
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":

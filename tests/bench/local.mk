@@ -22,6 +22,7 @@ tests_bench_floor_LDADD = $(OPENSSL_LIBS)
 bench_support = \
     tests/bench/README.md \
     tests/bench/RESULTS.md \
+    tests/bench/baseline.txt \
     tests/bench/bench.py \
     tests/bench/callgrind.py \
     tests/bench/peer_ws.js \
@@ -43,7 +44,8 @@ bench: $(bench_programs)
 	@$(bench_environment) $(SHELL) $(top_srcdir)/tests/bench/run $(BENCH_OPTIONS)
 bench-quick: $(bench_programs)
 	@$(bench_environment) $(SHELL) $(top_srcdir)/tests/bench/run --quick $(BENCH_OPTIONS)
-# The worker's instructions for one delivery and one connection: a regression shows as a number.
+# The worker's instructions for one delivery and one connection; fails when they are more than
+# tests/bench/baseline.txt allows.
 bench-callgrind: $(bench_programs)
 	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/callgrind.py $(BENCH_OPTIONS)
 # What clients notice of reloads and upgrades, and what Nchan's notice of a reload:

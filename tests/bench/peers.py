@@ -69,7 +69,7 @@ class Peer:
     name = ""
     about = ""
     resumes = False  # its clients come back with last_id, and nothing may be missing
-    scenarios = ("one", "window", "unicast", "storm")
+    scenarios = ("one", "window", "unicast", "rate", "storm")
 
     def __init__(self, place):
         self.place = place
@@ -115,7 +115,7 @@ class Floor(Peer):
     about = "accept, handshake, epoll, one send() of a prebuilt frame for a message and connection"
 
     def command(self, scenario):
-        users = ["--users"] if scenario in ("unicast", "storm", "idle") else []
+        users = ["--users"] if scenario in ("unicast", "rate", "storm", "idle") else []
         return [os.environ["BENCH_FLOOR"], str(self.port), str(self.place.redis_socket), *users]
 
 
