@@ -47,7 +47,7 @@ mutant held-dropped-on-attach session_read.c alone \
 mutant held-dropped-on-repair session_read.c alone \
     '/^static void catch_up(/,/^}/s/give(a, d, &held/r.held_count = older = 0, &/'
 mutant live-before-full-sync session_live.c alone \
-    '/^static void relay_to(/,/^}/s/d->state == DEVICE_LIVE/d->state != DEVICE_NONE/'
+    '/^void session_relay_to(/,/^}/s/d->state == DEVICE_LIVE/d->state != DEVICE_NONE/'
 mutant no-repair session.c alone \
     's/d->state = DEVICE_REPAIRING;/;/'
 mutant reading-survives-the-link session.c alone \

@@ -45,7 +45,7 @@ static const struct handover_link_owner test_owner = {on_record, on_end};
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *p, int events)
 {
     (void)loop, (void)p, (void)events;
-    conns_flush(unit_worker.conns);
+    conns_flush(unit_worker.conns, true);
 }
 
 static struct ev_prepare turn_end;
