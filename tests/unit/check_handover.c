@@ -359,7 +359,7 @@ START_TEST(a_kick_meets_nobody_else_and_nobody_who_connected_since)
     expect(&body, "alice");
     give_user(&body, worker_now_ms(&unit_worker) + (_i == 0 ? 1000 : -1000));
     unit_run_until(!hub_find(unit_worker.hub, "alice", 5)->expected);
-    conns_flush(unit_worker.conns);
+    conns_flush(unit_worker.conns, true);
     ck_assert_int_eq(heard(bytes, sizeof(bytes)), 0);
     ck_assert_uint_eq(counter(CTR_websockets), 1);
     text_buf_free(&body);
