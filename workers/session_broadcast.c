@@ -62,8 +62,8 @@ static struct frame *at_once(struct broadcasts *b, const struct device *d, uint3
                              size_t limit)
 {
     const struct conn *c = d->conn;
-    if (d->state != DEVICE_LIVE || d->busy->lag || d->filter || c->state != CONN_OPEN || c->is_blocked ||
-        c->outq.keys)
+    if (d->state != DEVICE_LIVE || d->busy->lag || d->filter || c->state != CONN_OPEN ||
+        c->is_blocked || c->outq.keys)
         return NULL;
     struct frame *f = n == 1 ? b->frames[b->count - 1] : joined(b, n, limit);
     return f && c->outq.bytes + f->len <= limit ? f : NULL;
