@@ -162,11 +162,12 @@ static void drain(struct master *m, const char *cause)
     int64_t over_ms = m->current->opt->drain_time;
     uint32_t lame_ms = lame_time(over_ms);
     struct control_drain how = master_drain_order(m, false);
-    how.lame_ms = lame_ms;
+    /* They accept until the sockets are shut: what waits in a queue then would be reset. */
+    how.lame_ms = lame_ms ? lame_ms + (uint32_t)(2 * MASTER_SHUT_S * 1e3) : 0;
     log_notice("draining", "cause", cause, "over_ms", LOG_INT(over_ms));
     notify_stopping("draining");
     supervisor_drain_all(m->supervisor, &how);
-    shut_after(m, lame_ms / 1e3 + MASTER_SHUT_S);
+    shut_after(m, lame_ms ? lame_ms / 1e3 : MASTER_SHUT_S);
     master_finish_if_empty(m);
 }
 

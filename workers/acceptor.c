@@ -93,6 +93,10 @@ static bool accept_one(struct port *p)
     int error = errno;
     if (error == EAGAIN)
         return false;
+    if (error == EINVAL) { /* the master has shut it */
+        ev_io_stop(a->worker->loop, &p->io);
+        return false;
+    }
     counters_inc(CTR_accept_errors);
     if (error == ECONNABORTED || error == EINTR || error == EPROTO)
         return true; /* that one is gone, the next may be there */
