@@ -52,9 +52,11 @@ int inquiry_set(struct inquiry *q, const char *user, size_t user_len, const char
                                               : has_user != has_id;
     if (!is_whole || (!has_user && user_len) || id_len > INQUIRY_ID_MAX_BYTES)
         return -EINVAL;
-    memcpy(q->user, user, user_len);
+    if (has_user)
+        memcpy(q->user, user, user_len);
     q->user[user_len] = '\0';
-    memcpy(q->id, id, id_len);
+    if (has_id)
+        memcpy(q->id, id, id_len);
     q->id[id_len] = '\0';
     q->user_hash = text_hash64(user, user_len);
     q->id_hash = has_id ? message_id_hash(id, id_len) : 0;

@@ -35,6 +35,12 @@ TIMEOUT = float(os.environ.get("BELFRY_TEST_TIMEOUT", "10"))
 SANITIZER = re.compile(
     r"(AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|ThreadSanitizer|runtime error:)")
 
+def is_sanitized():
+    """The server keeps what was freed, and more: its memory tells nothing."""
+    with open(BELFRYD, "rb") as f:
+        return b"__asan_init" in f.read()
+
+
 _everything = []  # what has to be ended when the tests end, whatever happens
 
 

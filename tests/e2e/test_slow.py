@@ -439,13 +439,8 @@ def resident_kb(pid):
         return int(re.search(r"^VmRSS:\s+(\d+) kB", f.read(), re.M).group(1))
 
 
-def is_sanitized():
-    with open(harness.BELFRYD, "rb") as f:
-        return b"__asan_init" in f.read()
-
-
 def test_a_stalled_reader_of_100_megabytes_costs_less_than_4(redis, make_server, user):
-    if is_sanitized():
+    if harness.is_sanitized():
         pytest.skip("AddressSanitizer keeps what was freed")
     server = make_server(workers="1", send_buffer_limit="1M", ping_interval="60s")
     pid = server.worker_pids()[0]
