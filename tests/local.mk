@@ -143,6 +143,7 @@ test_support = \
     tests/e2e/harness.py \
     tests/e2e/run \
     tests/e2e/tap_report.py \
+    tests/e2e/waiting.py \
     tests/example_emit.c \
     tests/lint/lib.sh \
     tests/unit/options_fixture.h \
