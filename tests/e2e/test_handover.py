@@ -662,8 +662,8 @@ async def test_redis_may_be_away_while_the_workers_change(make_server):
     own.end()
 
 
-# Known: of a new worker killed while it takes, one message of one user was missing in about one run
-# of ten. BELFRY_TEST_KNOWN=1 runs that case, too.
+# Known, and the cause is not: with a new worker killed while it takes, a device waited in vain for a
+# message in some runs. BELFRY_TEST_KNOWN=1 runs that case, too.
 @pytest.mark.parametrize("who", [
     pytest.param("taker", marks=pytest.mark.skipif(
         "BELFRY_TEST_KNOWN" not in os.environ, reason="known to fail now and then")),
