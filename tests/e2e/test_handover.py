@@ -662,7 +662,7 @@ async def test_redis_may_be_away_while_the_workers_change(make_server):
     own.end()
 
 
-# Known, and the cause is not: with a new worker killed while it takes, a device waited in vain for a
+# Known, but not why: when a new worker was killed while it takes, a device waited in vain for a
 # message in some runs. BELFRY_TEST_KNOWN=1 runs that case, too.
 @pytest.mark.parametrize("who", [
     pytest.param("taker", marks=pytest.mark.skipif(
