@@ -141,6 +141,7 @@ TESTS += $(lint_tests)
 test_support = \
     tests/e2e/conftest.py \
     tests/e2e/harness.py \
+    tests/e2e/processes.py \
     tests/e2e/run \
     tests/e2e/tap_report.py \
     tests/e2e/waiting.py \

@@ -1,9 +1,11 @@
 """belfryctl: every subcommand, its exit codes, what goes to stdout and what to stderr."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import jwt
@@ -64,10 +66,8 @@ class Listener(harness.Process):
             [BELFRYCTL, "--config", getattr(config, "config", config), "listen", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment())
-        self.reader = harness.threading.Thread(target=self._read, args=(self.child.stdout,),
-                                               daemon=True)
-        self.reader.start()
-        self.complaints = harness.threading.Thread(target=self._complain, daemon=True)
+        self.follow(self.child.stdout)
+        self.complaints = threading.Thread(target=self._complain, daemon=True)
         self.complaints.start()
 
     def _complain(self):
@@ -351,7 +351,7 @@ def test_listen_does_not_count_replies_to_other_devices_of_the_user(server, list
         async with await Client.attach(server, user) as device:
             await device.command("mark_notification_read", {"notification_ids": ["x"]})
 
-    harness.asyncio.run(mark())
+    asyncio.run(mark())
     ear.wait_log("(?i)notifications_marked_read")
     ctl(server, "emit", user, "PONG")
     assert [m["type"].upper() for m in ear.finish(DONE)] == [

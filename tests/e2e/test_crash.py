@@ -23,12 +23,6 @@ def deaths(server):
     return {kind: process["worker_deaths_" + kind] for kind in KINDS}
 
 
-def wait_replaced(server, pids, restarts, seconds=None):
-    return server.wait_status(
-        lambda s: s["restarts"] == restarts and not {w["pid"] for w in s["workers"]} & set(pids)
-        and all(w["state"] == "ready" for w in s["workers"]), "replaced", seconds)
-
-
 # ---- of what it died ----------------------------------------------------------------------------
 
 
@@ -42,8 +36,7 @@ def test_deaths_are_counted_by_their_cause_and_last_words_are_logged(make_server
                                                                      cause):
     server = make_server(workers="1", metrics_listen="127.0.0.1:0", healthy=False)
     pid, mark = server.worker_pids()[0], server.mark()
-    os.kill(pid, number)
-    wait_replaced(server, [pid], 1)
+    assert server.kill_worker(pid, number)["restarts"] == 1
     line = server.wait_log("worker-last-words", after=mark)
     assert "pid=%d" % pid in line and cause in line and "doing=" in line
     assert deaths(server) == dict.fromkeys(KINDS, 0) | {kind: 1}
@@ -62,7 +55,7 @@ def test_a_worker_that_hangs_is_killed_after_a_time_and_counted_apart(make_serve
             sock.sendall(b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\n\r\n")
         server.wait_log("worker-killed .*no heartbeat", seconds=35, after=mark)
         assert 15 < time.monotonic() - began < 30
-        wait_replaced(server, [victim], 1)
+        assert server.wait_replaced([victim])["restarts"] == 1
         for sock in waiting:  # also those in the dead one's queue
             assert harness.read_answer(sock).status == 200
     finally:
@@ -113,8 +106,7 @@ def test_the_connection_that_a_worker_dies_of_is_named(make_server):
         device.sock.close()
         for one in threads:
             one.join()
-        server.wait_status(lambda s: all(w["state"] == "ready" and w["pid"] != pid
-                                         for w in s["workers"]) and s["workers"], "replaced", 30)
+        server.wait_replaced([pid], 30)
         if re.search(r"doing=\"(reads from|writes to) a connection.* conn=[0-9a-f]+-0-", line):
             return
     raise harness.Failure("never caught in the middle: " + line)
@@ -143,7 +135,7 @@ async def test_totals_never_go_back(redis, make_server, user):
                         continue
                     assert value >= highest[group][name], name
             highest = totals
-        wait_replaced(server, pids, (n + 1) * 2)
+        assert server.wait_replaced(pids)["restarts"] == (n + 1) * 2
     assert highest["messages"]["deliveries"] == 10
     await c.close()
 
@@ -152,13 +144,10 @@ def test_who_dies_young_comes_back_later_each_time(make_server):
     server = make_server(workers="1", healthy=False)
     waits = []
     for n in range(4):
-        pid = server.wait_status(lambda s: s["workers"] and s["workers"][0]["state"] == "ready",
-                                 "ready")["workers"][0]["pid"]
         mark = server.mark()
-        os.kill(pid, signal.SIGKILL)
+        assert server.kill_worker()["restarts"] == n + 1
         line = server.wait_log("worker-restart", after=mark)
         waits.append(int(re.search(r"in_ms=(\d+)", line).group(1)))
-        server.wait_status(lambda s: s["restarts"] == n + 1, "noticed")
     assert waits == [100, 200, 400, 800]
 
 
@@ -179,8 +168,7 @@ def test_a_master_without_descriptors_goes_on_when_there_are_some(make_server):
         server.wait_log("control-accept-failed", after=mark)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
         assert b'"ok":true' in waiting.recv(65536)
-    server.wait_status(lambda s: s["workers"] and s["workers"][0]["state"] == "ready", "it is back",
-                       20)
+    server.wait_replaced([pid], 20)
     assert server.http("GET", "/ws/health?live").status == 200
 
 
@@ -219,8 +207,7 @@ def test_a_master_that_cannot_fork_tries_again(redis, make_server):
         answer = server.ask("reload", 60)  # cannot start its workers either, and says so
         assert answer["ok"] is False and "cannot start a worker" in answer["error"]
         limit_processes(server.pid, uid, "1000:")
-        server.wait_status(lambda s: s["workers"] and s["workers"][0]["state"] == "ready",
-                           "it is back", 20)
+        server.wait_replaced([pid], 20)
         server.stop()
     finally:
         server.end()
@@ -235,9 +222,7 @@ async def test_a_full_disk_under_the_log_stops_nothing(redis, make_server, user)
         assert server.ask("reload", 30)["ok"] is True
         produce(redis, user, two := message(user=user))
         assert (await c.next())["id"] == two["id"]
-    os.kill(server.worker_pids()[0], signal.SIGKILL)
-    server.wait_status(lambda s: s["restarts"] == 1 and all(
-        w["state"] == "ready" for w in s["workers"]), "replaced")
+    assert server.kill_worker()["restarts"] == 1
     server.signal(signal.SIGUSR1)
     assert server.status()["state"] == "running"
 
@@ -247,9 +232,7 @@ async def test_without_redis_the_master_starts_reloads_and_stops(make_server, ma
     redis.kill()
     server = make_server(use_redis=redis, healthy=False)
     assert server.health().json["status"] == "degraded"
-    pid = server.worker_pids()[0]
-    os.kill(pid, signal.SIGKILL)
-    wait_replaced(server, [pid], 1)
+    assert server.kill_worker()["restarts"] == 1
     assert server.ask("reload", 30)["ok"] is True
     server.upgrade()
     redis.start()

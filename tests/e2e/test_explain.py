@@ -424,9 +424,7 @@ async def test_a_worker_that_was_killed(make_redis, make_server, user):
     produce(redis, user, body)
     await a.next()
     await explained(server, user, body["id"], lambda x: x.device(a)["tcp_acknowledged"])
-    os.kill(server.worker_pids()[0], signal.SIGKILL)
-    await asyncio.to_thread(server.wait_status, lambda s: s["restarts"] == 1 and all(
-        w["state"] == "ready" for w in s["workers"]), "the worker is back")
+    await asyncio.to_thread(server.kill_worker)
     answer = await explain(server, user, body["id"])
     device = answer.device(a)
     assert device["outcome"] == "delivered" and device["open"] is False

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+import redis as redis_client
 
 import harness
 from harness import Client, RawClient, broadcast, message, produce, publish, store, token, unique
@@ -112,7 +113,7 @@ class Producer(threading.Thread):
 
     def __init__(self, redis, users, pause_s=0.0):
         super().__init__()
-        self.redis = harness.redis_client.Redis(unix_socket_path=redis.path)
+        self.redis = redis_client.Redis(unix_socket_path=redis.path)
         self.users = users
         self.pause_s = pause_s
         self.counts = collections.Counter()  # (user or None, kind)

@@ -1,5 +1,6 @@
 """libbelfry as a backend meets it: installed, found by pkg-config, linked, called."""
 
+import asyncio
 import ctypes
 import errno
 import json
@@ -197,7 +198,7 @@ def test_a_device_gets_what_the_library_emits(server, library, user):
                 assert b.broadcast("MAINTENANCE_SOON") >= 1
                 assert (await device.expect("MAINTENANCE_SOON"))["user_id"] == "system"
 
-    harness.asyncio.run(check())
+    asyncio.run(check())
 
 
 def test_flags_choose_what_is_written(library, redis, user):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import socket
 import struct
 import time
@@ -172,7 +173,7 @@ async def test_1001_when_the_server_stops(make_server, user):
     server = make_server()
     clients = [await Client.attach(server, user) for _ in range(4)]
     waiting = await Client.open(server)  # still without its auth frame
-    server.signal(harness.signal.SIGTERM)
+    server.signal(signal.SIGTERM)
     for c in clients + [waiting]:
         assert await c.closed() == (1001, "server shutting down")
     assert server.wait(5) == 0
@@ -192,7 +193,7 @@ async def test_tls_connections_end_when_workers_are_replaced(
     for _ in range(4):
         clients.append(await Client.open(server, user, tls=tls))
         assert (await clients[-1].next())["type"].upper() == "FULL_SYNC"
-    server.signal(harness.signal.SIGHUP)
+    server.signal(signal.SIGHUP)
     for c in clients:
         assert await c.closed() == outcome
     wanted = "belfry_instance_closes_total{reason=\"%s\"" % reason

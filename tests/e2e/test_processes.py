@@ -25,9 +25,7 @@ async def test_a_killed_worker_is_replaced_and_the_others_clients_notice_nothing
     before = server.stats()
     victim = before["workers"][0]
     assert 0 < victim["active_connections"] < 12
-    os.kill(victim["pid"], signal.SIGKILL)
-    server.wait_status(lambda s: len([w for w in s["workers"] if w["state"] == "ready"
-                                      and w["pid"] != victim["pid"]]) == 2, "replaced")
+    server.kill_worker(victim["pid"])
     server.wait_healthy()
     after = server.stats()
     kept = before["workers"][1]["active_connections"]
@@ -108,10 +106,7 @@ def test_connections_that_wait_in_a_dead_workers_queue_are_served(make_server):
 def test_a_worker_that_dies_again_and_again_comes_back_later_each_time(make_server):
     server = make_server(workers="1")
     for n in range(3):
-        pid = server.wait_status(lambda s: s["workers"] and s["workers"][0]["state"] == "ready",
-                                 "ready")["workers"][0]["pid"]
-        os.kill(pid, signal.SIGKILL)
-        server.wait_status(lambda s: s["restarts"] > n, "its death is noticed")
+        assert server.kill_worker()["restarts"] == n + 1
     server.wait_ready(20)
     assert server.health().status in (200, 503)
 

@@ -2,6 +2,7 @@
 What delivery promises)."""
 
 import json
+import signal
 import threading
 import time
 
@@ -319,7 +320,7 @@ async def test_a_device_may_resume_on_the_other_instance(redis, make_server, use
     a = await Client.attach(one, user)
     produce(redis, user, *sent[:2])
     assert ids(await a.take(2)) == ids(sent[:2])
-    one.signal(harness.signal.SIGKILL)
+    one.signal(signal.SIGKILL)
     await a.closed()
     store(redis, user, *sent[2:])
     async with await Client.attach(two, user, query={"last_id": sent[1]["id"]}) as b:

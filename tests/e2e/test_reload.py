@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -68,7 +69,7 @@ async def test_anything_wrong_changes_nothing_and_is_told_with_option_file_and_l
     server = make_server()
     c = await Client.attach(server, user)
     before, mark = server.status(), server.mark()
-    taken = harness.socket.create_server(("127.0.0.1", 0))
+    taken = socket.create_server(("127.0.0.1", 0))
     changes = {name: value.replace("TAKEN", "127.0.0.1:%d" % taken.getsockname()[1])
                for name, value in change(tmp_path).items()}
     server.write_config(max_connections_per_user="1", **changes)
@@ -168,7 +169,7 @@ def test_addresses_of_a_refused_reload_are_closed_again(make_server):
     server = make_server(healthy=False)
     server.write_config(listen=[server.addresses[0], "127.0.0.1:%d" % port], trace_size="77")
     assert reload(server)[0] == 1
-    assert is_refused((harness.socket.AF_INET, ("127.0.0.1", port)))
+    assert is_refused((socket.AF_INET, ("127.0.0.1", port)))
 
 
 # ---- what changes how ---------------------------------------------------------------------------

@@ -114,8 +114,7 @@ def test_status_is_told_at_a_modest_rate(managed, manager):
     server = managed()
     manager.expect_word("READY")
     for _ in range(3):
-        os.kill(server.worker_pids()[0], signal.SIGKILL)
-        server.wait_status(lambda s: all(w["state"] == "ready" for w in s["workers"]), "replaced")
+        server.kill_worker()
     assert manager.count("STATUS", 4) <= 1
 
 

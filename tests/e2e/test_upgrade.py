@@ -229,9 +229,7 @@ def test_the_new_master_is_a_full_one(upgradable):
     server.write_config(workers="3")
     assert server.ask("reload", 30)["ok"] is True
     assert server.status()["worker_count"] == 3
-    victim = server.worker_pids()[0]
-    os.kill(victim, signal.SIGKILL)
-    server.wait_status(lambda s: s["restarts"] == 1, "its worker is replaced")
+    assert server.kill_worker()["restarts"] == 1
     put(upgradable.path, other_version())
     status = server.upgrade()
     assert status["version"] == OTHER and status["worker_count"] == 3
@@ -310,9 +308,7 @@ async def test_counters_of_another_layout_never_go_back(redis, upgradable, user)
         produce(redis, user, message(user=user))
         await c.next()
     other = [w for w in server.status()["workers"] if not w["connections"]["websockets"]][0]
-    os.kill(other["pid"], signal.SIGKILL)
-    server.wait_status(lambda s: s["restarts"] == 1, "replaced")
-    before = server.status()["totals"]
+    before = server.kill_worker(other["pid"])["totals"]
     assert before["messages"]["deliveries"] == 20
     # A table with a row that the first one does not know, in place of one that it knows.
     put(upgradable.path, binary((b"\0lists_read\0", b"\0lists_seen\0")))
@@ -417,9 +413,7 @@ def test_a_binary_that_hangs_is_ended_after_30_s_and_meanwhile_orders_wait(upgra
     server.write_config(workers="1")
     server.signal(signal.SIGHUP)
     server.wait_log("reload-queued", after=mark)
-    os.kill(server.worker_pids()[0], signal.SIGKILL)  # workers are looked after meanwhile
-    server.wait_status(lambda s: s["restarts"] == 1 and len(s["workers"]) == 2 and all(
-        w["state"] == "ready" for w in s["workers"]), "replaced")
+    assert server.kill_worker()["restarts"] == 1  # workers are looked after meanwhile
     server.wait_log("upgrade-failed.*not ready within 30 s", seconds=40, after=mark)
     assert 29 < time.monotonic() - began < 36
     assert not is_alive(hanging)
