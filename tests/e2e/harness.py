@@ -609,6 +609,22 @@ async def on_worker(server, user, slot, **arguments):
     raise Failure("no connection came to worker %d" % slot)
 
 
+class Everyone:
+    """Waits until each of several has arrived."""
+
+    def __init__(self, names):
+        self.missing = set(names)
+        self.complete = asyncio.Event()
+
+    def arrived(self, name):
+        self.missing.discard(name)
+        if not self.missing:
+            self.complete.set()
+
+    async def wait(self):
+        await asyncio.wait_for(self.complete.wait(), TIMEOUT)
+
+
 async def follow(server, user, count, ready, on_message):
     """A device that keeps coming back with its last id until it has so many messages.
 

@@ -663,30 +663,23 @@ async def test_redis_may_be_away_while_the_workers_change(make_server):
     own.end()
 
 
-# Known, but not why: when a new worker was killed while it takes, a device waited in vain for a
-# message in some runs. BELFRY_TEST_KNOWN=1 runs that case, too.
-@pytest.mark.parametrize("who", [
-    pytest.param("taker", marks=pytest.mark.skipif(
-        "BELFRY_TEST_KNOWN" not in os.environ, reason="known to fail now and then")),
-    "giver"])
+@pytest.mark.parametrize("who", ["taker", "giver"])
 async def test_a_worker_killed_in_the_middle_loses_only_connections(redis, make_server, who):
     server = make_server(workers="2", drain_time="5s")
     users = [unique() for _ in range(6)]
     total = 400
     sent = {u: [message(user=u, payload={"n": n}) for n in range(total)] for u in users}
-    ready = asyncio.Event()
+    attached, positioned = harness.Everyone(users), harness.Everyone(users)
     ahead = {u: threading.Semaphore(60) for u in users}
-    waiting = set(users)
-    loop = asyncio.get_running_loop()
 
-    def attached(u):
-        waiting.discard(u)
-        if not waiting:
-            loop.call_soon_threadsafe(ready.set)
+    def received(u):
+        positioned.arrived(u)
+        ahead[u].release()
 
     followers = [asyncio.ensure_future(harness.follow(
-        server, u, total, lambda u=u: attached(u), ahead[u].release)) for u in users]
-    await ready.wait()
+        server, u, total, lambda u=u: attached.arrived(u), lambda u=u: received(u)))
+        for u in users]
+    await attached.wait()
     extra = await fleet(server, [unique() for _ in range(100)])
 
     def fire():
@@ -699,6 +692,7 @@ async def test_a_worker_killed_in_the_middle_loses_only_connections(redis, make_
     thread = threading.Thread(target=fire)
     thread.start()
     try:
+        await positioned.wait()  # without a last_id a device is owed replay-limit only
         for _ in range(3):
             old = server.worker_pids()
             before = server.status()["generation"]

@@ -57,6 +57,11 @@ async def test_who_comes_back_with_its_last_id_misses_nothing_and_gets_nothing_t
     total = 300
     sent = [message(user=user, payload={"n": n}) for n in range(total)]
     ahead, attached = threading.Semaphore(70), threading.Event()  # fewer than the list holds
+    positioned = threading.Event()
+
+    def received():
+        positioned.set()
+        ahead.release()
 
     def fire():
         attached.wait(10)
@@ -64,6 +69,7 @@ async def test_who_comes_back_with_its_last_id_misses_nothing_and_gets_nothing_t
             if not ahead.acquire(timeout=20):
                 return
             produce(redis, user, one)
+            positioned.wait(10)  # without a last_id a device is owed replay-limit messages only
             if n % 80 == 40 and trouble == "reloads":
                 before = server.status()["generation"]
                 server.signal(signal.SIGHUP)
@@ -75,7 +81,7 @@ async def test_who_comes_back_with_its_last_id_misses_nothing_and_gets_nothing_t
     thread = threading.Thread(target=fire)
     thread.start()
     try:
-        got = await harness.follow(server, user, total, attached.set, ahead.release)
+        got = await harness.follow(server, user, total, attached.set, received)
         assert [m["payload"]["n"] for m in got] == list(range(total))
     finally:
         thread.join()
