@@ -24,9 +24,9 @@ import uuid
 import jwt
 import websockets
 
-from processes import (Process, Redis, children_of, end_everything, free_port, is_alive,
-                       make_directory, remove_directory, running)
-from waiting import TIMEOUT, Failure, Watch, deadline, eventually, eventually_async
+from processes import (Process, Redis, children_of, end_everything, is_alive, make_directory,
+                       remove_directory, reserve_port, running)
+from waiting import TIMEOUT, Failure, Stopwatch, Watch, deadline, eventually, eventually_async
 
 BELFRYD = os.environ.get("BELFRYD", "./belfryd")
 BELFRYCTL = os.environ.get("BELFRYCTL", "./belfryctl")
@@ -320,7 +320,7 @@ class Belfry(Process):
 
     # -- the end
 
-    def stop(self, number=signal.SIGTERM, seconds=8):
+    def stop(self, number=signal.SIGTERM, seconds=None):
         """Ends it as asked; it must have nothing to complain of."""
         if self.is_running():
             self.signal(number)
@@ -631,7 +631,7 @@ async def follow(server, user, count, ready, on_message):
     ready is called when it has attached first, on_message after each message.
     """
     got = []
-    left = deadline(40)
+    left = deadline(4 * TIMEOUT)
     while len(got) < count:
         if left() <= 0:
             raise Failure("only %d messages of %d" % (len(got), count))
@@ -645,13 +645,30 @@ async def follow(server, user, count, ready, on_message):
         ready()
         try:
             while len(got) < count:
-                got.append(await c.next(20))
+                got.append(await c.next())
                 on_message()
         except websockets.exceptions.ConnectionClosed:
             continue
         finally:
             await c.close()
     return got
+
+
+async def closed_over(clients, expected, seconds, begin):
+    """begin makes the server close them over so many seconds: from early on, to the end, half of
+    them by the middle."""
+    with Stopwatch() as watch:
+        async def end(c):
+            assert await c.closed() == expected
+            return watch.seconds()
+
+        ends = [asyncio.ensure_future(end(c)) for c in clients]
+        await asyncio.to_thread(begin)
+        late = watch.seconds()
+        times = sorted(await asyncio.gather(*ends))
+        late += watch.late_s
+    assert times[0] < seconds / 2 + late and seconds / 2 < times[-1] < 1.75 * seconds + late, times
+    assert 0.25 * seconds < times[len(times) // 2] < 0.85 * seconds + late, times
 
 
 def uri_host(address):

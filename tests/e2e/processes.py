@@ -98,7 +98,7 @@ class Process:
                 self.child.send_signal(signal.SIGCONT)
                 self.child.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(5)
+                self.child.wait(TIMEOUT)
         if self in _everything:
             _everything.remove(self)
 
@@ -137,10 +137,13 @@ def remove_directory(path):
     shutil.rmtree(path, ignore_errors=True)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def reserve_port():
+    """A socket that keeps a port of 127.0.0.1: nobody listens there, the kernel gives it to nobody
+    who does not ask for it, and a server that wants it by number (with SO_REUSEADDR) has it."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    return s
 
 
 class Redis(Process):
@@ -153,7 +156,8 @@ class Redis(Process):
         super().__init__("redis-server")
         self.directory = make_directory()
         self.path = os.path.join(self.directory, "redis.sock")
-        self.port = free_port() if tcp else 0
+        self.reserved = reserve_port() if tcp else None
+        self.port = self.reserved.getsockname()[1] if tcp else 0
         self.appendonly = appendonly
         self.password = password
         self.arguments = list(arguments)
@@ -212,4 +216,6 @@ class Redis(Process):
 
     def end(self):
         super().end()
+        if self.reserved:
+            self.reserved.close()
         remove_directory(self.directory)

@@ -46,15 +46,15 @@ def test_deaths_are_counted_by_their_cause_and_last_words_are_logged(make_server
 
 def test_a_worker_that_hangs_is_killed_after_a_time_and_counted_apart(make_server):
     server = make_server(workers="2")
-    victim, mark, began = server.worker_pids()[0], server.mark(), time.monotonic()
+    victim, mark = server.worker_pids()[0], server.mark()
     os.kill(victim, signal.SIGSTOP)
-    waiting = [server.connect() for _ in range(10)]
+    waiting = [server.connect(seconds=60) for _ in range(10)]
     try:
-        for sock in waiting:
-            sock.settimeout(40)
-            sock.sendall(b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\n\r\n")
-        server.wait_log("worker-killed .*no heartbeat", seconds=35, after=mark)
-        assert 15 < time.monotonic() - began < 30
+        with harness.Stopwatch() as watch:
+            for sock in waiting:
+                sock.sendall(b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_log("worker-killed .*no heartbeat", seconds=60, after=mark)
+            assert 15 < watch.seconds() and watch.is_within(30), watch
         assert server.wait_replaced([victim])["restarts"] == 1
         for sock in waiting:  # also those in the dead one's queue
             assert harness.read_answer(sock).status == 200
@@ -67,7 +67,7 @@ def test_a_worker_that_hangs_is_killed_after_a_time_and_counted_apart(make_serve
 
 def test_workers_that_end_as_asked_are_no_deaths(make_server):
     server = make_server()
-    assert server.ask("reload", 30)["ok"] is True
+    assert server.ask("reload")["ok"] is True
     server.wait_status(lambda s: len(s["workers"]) == 2, "the old ones are gone")
     assert deaths(server) == dict.fromkeys(KINDS, 0)
     assert "worker-last-words" not in server.log_text()
@@ -106,7 +106,7 @@ def test_the_connection_that_a_worker_dies_of_is_named(make_server):
         device.sock.close()
         for one in threads:
             one.join()
-        server.wait_replaced([pid], 30)
+        server.wait_replaced([pid])
         if re.search(r"doing=\"(reads from|writes to) a connection.* conn=[0-9a-f]+-0-", line):
             return
     raise harness.Failure("never caught in the middle: " + line)
@@ -168,7 +168,7 @@ def test_a_master_without_descriptors_goes_on_when_there_are_some(make_server):
         server.wait_log("control-accept-failed", after=mark)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
         assert b'"ok":true' in waiting.recv(65536)
-    server.wait_replaced([pid], 20)
+    server.wait_replaced([pid])
     assert server.http("GET", "/ws/health?live").status == 200
 
 
@@ -207,7 +207,7 @@ def test_a_master_that_cannot_fork_tries_again(redis, make_server):
         answer = server.ask("reload", 60)  # cannot start its workers either, and says so
         assert answer["ok"] is False and "cannot start a worker" in answer["error"]
         limit_processes(server.pid, uid, "1000:")
-        server.wait_replaced([pid], 20)
+        server.wait_replaced([pid])
         server.stop()
     finally:
         server.end()
@@ -219,7 +219,7 @@ async def test_a_full_disk_under_the_log_stops_nothing(redis, make_server, user)
     async with await Client.attach(server, user) as c:
         produce(redis, user, one := message(user=user))
         assert (await c.next())["id"] == one["id"]
-        assert server.ask("reload", 30)["ok"] is True
+        assert server.ask("reload")["ok"] is True
         produce(redis, user, two := message(user=user))
         assert (await c.next())["id"] == two["id"]
     assert server.kill_worker()["restarts"] == 1
@@ -233,7 +233,7 @@ async def test_without_redis_the_master_starts_reloads_and_stops(make_server, ma
     server = make_server(use_redis=redis, healthy=False)
     assert server.health().json["status"] == "degraded"
     assert server.kill_worker()["restarts"] == 1
-    assert server.ask("reload", 30)["ok"] is True
+    assert server.ask("reload")["ok"] is True
     server.upgrade()
     redis.start()
     server.wait_ready()

@@ -335,7 +335,7 @@ async def test_every_message_comes_once_and_in_order_to_devices_that_attach_mean
     begin = threading.Event()
 
     def fire():
-        begin.wait(10)
+        begin.wait(harness.TIMEOUT)
         produce(redis, user, *sent)
 
     thread = threading.Thread(target=fire)
@@ -363,7 +363,7 @@ async def test_a_device_that_leaves_and_resumes_gets_each_message_once(redis, se
 
     def fire():
         for one in sent:
-            if not ahead.acquire(timeout=10):
+            if not ahead.acquire(timeout=harness.TIMEOUT):
                 return
             produce(redis, user, one)
 

@@ -4,7 +4,6 @@ behind a pair of virtual links. Needs root."""
 import os
 import shutil
 import subprocess
-import time
 
 import pytest
 
@@ -88,10 +87,10 @@ async def test_a_half_open_link_is_noticed_and_repaired_and_nothing_is_lost(
         assert ids(await c.take(1)) == [sent[0]["id"]]
 
         namespace.drop(dropped)
-        began = time.monotonic()
-        produce(redis, user, sent[1])  # the producer's own way is open
-        harness.eventually(lambda: server.health().status == 503, "degraded")
-        assert time.monotonic() - began <= 3 * INTERVAL_S + 0.4
+        with harness.Stopwatch() as watch:
+            produce(redis, user, sent[1])  # the producer's own way is open
+            harness.eventually(lambda: server.health().status == 503, "degraded")
+            assert watch.is_within(3 * INTERVAL_S + 0.4), watch
         assert server.health().json["status"] == "degraded"
         assert server.http("GET", "/ws/health?live").status == 200
         assert (await c.command("ping"))["type"] == "pong"
@@ -99,7 +98,7 @@ async def test_a_half_open_link_is_noticed_and_repaired_and_nothing_is_lost(
         store(redis, user, sent[4])
 
         namespace.pass_on(dropped)
-        assert ids(await c.take(3, 20)) == [one["id"] for one in sent[1:4]]
+        assert ids(await c.take(3)) == [one["id"] for one in sent[1:4]]
         server.wait_healthy()
         publish(redis, user, sent[4])  # the list may have brought it already
         produce(redis, user, sent[5])

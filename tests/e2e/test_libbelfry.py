@@ -11,8 +11,7 @@ import subprocess
 
 import pytest
 
-import harness
-from harness import Client, unique
+from harness import TIMEOUT, Client, unique
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
@@ -25,8 +24,8 @@ NO_STORE, NO_CHECK = 1, 2
 def run(argv, **how):
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     env.update(how.pop("env", {}))
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=120,
-                          **how)
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False,
+                          timeout=10 * TIMEOUT, **how)
     assert done.returncode == 0, (argv, done.stdout, done.stderr)
     return done.stdout
 
@@ -245,7 +244,7 @@ def test_a_wrong_configuration_opens_nothing(library, config, word):
 
 def test_a_lost_redis_is_told_and_found_again(library, make_redis, user):
     redis = make_redis()
-    with Handle(library, redis_url=redis.url, timeout_ms=500) as b:
+    with Handle(library, redis_url=redis.url, timeout_ms=3000) as b:
         assert b.emit(user, "X")[0] == 0
         redis.client.script_flush()
         assert b.emit(user, "X")[0] == 0

@@ -129,13 +129,9 @@ async def test_1008_for_more_than_client_message_rate(make_server, user):
     async with await Client.attach(server, user) as steady:
         for _ in range(10):
             assert (await steady.command("ping"))["type"] == "pong"
-        c = await Client.attach(server, user)
-        for _ in range(100):
-            try:
-                await c.send({"type": "ping"})
-            except Exception:  # closed already; how, is asked next
-                break
-        assert await c.closed() == (1008, "rate limit")
+        with raw(server, user) as c:
+            c.sock.sendall(RawClient.frame(TEXT, "ping") * 100)  # at once, however busy we are
+            assert c.close_code() == (1008, "rate limit")
         await steady.nothing()
     assert closes(server)["closed_rate"] == 1
 
@@ -176,7 +172,7 @@ async def test_1001_when_the_server_stops(make_server, user):
     server.signal(signal.SIGTERM)
     for c in clients + [waiting]:
         assert await c.closed() == (1001, "server shutting down")
-    assert server.wait(5) == 0
+    assert server.wait() == 0
 
 
 @pytest.mark.parametrize("profile, outcome, reason", [
@@ -219,8 +215,8 @@ async def test_4001_is_counted(server):
 
 async def test_4002_is_counted(make_server, user):
     server = make_server(jwt_leeway="0s")
-    c = await Client.attach(server, token_text=token(user, exp=int(time.time()) + 1))
-    assert await c.closed(6) == (4002, "token expired")
+    c = await Client.attach(server, token_text=token(user, exp=int(time.time()) + 3))
+    assert await c.closed() == (4002, "token expired")
     await harness.eventually_async(lambda: closes(server)["closed_expired"] == 1, "counted")
 
 
@@ -364,11 +360,11 @@ def test_a_client_that_does_not_answer_pings_loses_tcp(nervous, user):
     closed_more(nervous, "no_pong", before)
 
 
-async def test_a_client_that_answers_pings_stays(nervous, user):
-    async with await Client.attach(nervous, user) as c:
-        await asyncio.sleep(1.2)
-        await c.nothing()
-    assert nervous.stats()["statistics"]["client"]["pings_sent"] >= 2
+async def test_a_client_that_answers_pings_stays(make_server, user):
+    server = make_server(ping_interval="300ms", pong_timeout="2s")
+    async with await Client.attach(server, user) as c:
+        await c.nothing(3)  # longer than both
+    assert server.stats()["statistics"]["client"]["pings_sent"] >= 2
 
 
 async def test_the_ends_that_are_the_clients_own_are_told_apart(server, user):
@@ -385,10 +381,9 @@ def test_a_client_that_never_answers_a_close_is_left_after_a_while(server, user)
     with raw(server, user) as c:
         c.send(BINARY, b"x")
         assert c.close_code()[0] == 1003
-        began = time.monotonic()
-        c.sock.settimeout(20)
-        assert c.is_ended()
-        assert time.monotonic() - began < 15
+        with harness.Stopwatch() as watch:
+            assert c.is_ended()
+            assert watch.is_within(15), watch
 
 
 def test_a_flood_of_pings_is_answered_or_ended_but_never_kept(server, user):

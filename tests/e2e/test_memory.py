@@ -46,7 +46,7 @@ def come(belfry, count):
 
 
 def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make_server):
-    belfry: Belfry = make_server(workers="1")
+    belfry: Belfry = make_server(workers="1", ping_interval="10m")  # nobody here answers one
     clients = come(belfry, FEW)
     before = own_bytes(belfry)
     clients += come(belfry, MANY - FEW)
@@ -58,7 +58,7 @@ def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make
 
 
 def test_memory_of_those_who_left_goes_back(make_server):
-    belfry: Belfry = make_server(workers="1")
+    belfry: Belfry = make_server(workers="1", ping_interval="10m")  # nobody here answers one
     clients = come(belfry, FEW)
     empty = own_bytes(belfry)
     clients += come(belfry, MANY - FEW)

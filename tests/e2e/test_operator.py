@@ -259,7 +259,7 @@ async def test_show_tells_what_waits_for_a_client_that_does_not_read(make_server
         produce(redis, user, message(user=user, payload={"x": "y" * 20000}))
         body = ctl(server, "show", ident, "--json").json()[0]
         return body if body["blocked"] and body["device"]["lag"] else None
-    body = await asyncio.to_thread(eventually, lags, "the client lags", 20)
+    body = await asyncio.to_thread(eventually, lags, "the client lags")
     assert body["queued_bytes"] > 0 and body["acknowledged_bytes"] < body["sent_bytes"]
     assert body["device"]["lag"]["owed_messages"] > 0
     assert body["device"]["lag"]["since"] <= harness.utc(1)
@@ -302,7 +302,7 @@ def test_status_tells_the_links_the_rates_and_what_workers_need(redis, server, u
     assert 0 < links["latency_ms"] < 10000 and 0 < links["last_delivery_probe_ms"] < 10000
     assert harness.utc(-60) < links["last_delivery_probe_at"] <= harness.utc(1)
     assert status["rates"]["received"] > 0 and status["rates"]["delivered"] > 0
-    assert 0 < status["rates"]["seconds"] <= 7
+    assert 0 < status["rates"]["seconds"] <= 10
     assert len(status["workers"]) == 2
     for worker in status["workers"]:
         assert 100000 < worker["rss_bytes"] < 1 << 33
@@ -462,7 +462,7 @@ def test_top_knows_its_options(server):
 
 
 async def test_drain_is_answered_at_once_and_may_be_said_twice(make_server, user):
-    server = make_server(drain_time="2s")
+    server = make_server(drain_time="12s")  # a quarter of it at least is left for what is asked now
     client = await Client.attach(server, user)
     assert (await actl(server, "drain")).out == "draining\n"
     assert server.status()["state"] == "draining"

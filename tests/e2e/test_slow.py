@@ -1,7 +1,6 @@
 """Slow readers: nothing stored is lost, memory stays bounded (contract: what delivery promises)."""
 
 import json
-import os
 import re
 import struct
 import threading
@@ -10,7 +9,7 @@ import time
 import pytest
 
 import harness
-from harness import (Client, RawClient, broadcast, message, produce, publish, store, token, unique)
+from harness import Client, RawClient, broadcast, message, token, unique
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LIMIT = 65536
@@ -260,7 +259,7 @@ def test_the_server_stops_with_a_device_that_lags(redis, make_server, user):
     with paused(server, user):
         flooded(redis, user)
         wait_counter(server, "devices_lagging", lambda n: n == 1)
-        server.stop(seconds=8)
+        server.stop()
 
 
 # ---- types that conflate ------------------------------------------------------------------------
@@ -378,10 +377,9 @@ def test_a_close_is_answered_during_a_lag(redis, slow, user):
 
 def test_who_reads_very_slowly_is_not_taken_for_dead(redis, make_server, user):
     server = make_server(workers="1", send_buffer_limit="64k", ping_interval="300ms",
-                         pong_timeout="400ms", history_size="1000")
+                         pong_timeout="1500ms", history_size="1000")
     with paused(server, user) as c:
         ids = send_many(redis, user, 200, 6000)
-        c.sock.settimeout(5)
         end = time.monotonic() + 4
         while time.monotonic() < end:  # reads, but is far from the server's pings
             c.buffer += c.sock.recv(4096)

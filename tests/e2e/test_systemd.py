@@ -111,11 +111,13 @@ async def test_readiness_and_how_many_are_served(managed, manager, user):
 
 
 def test_status_is_told_at_a_modest_rate(managed, manager):
+    began = time.monotonic()
     server = managed()
     manager.expect_word("READY")
     for _ in range(3):
         server.kill_worker()
-    assert manager.count("STATUS", 4) <= 1
+    told = manager.count("STATUS", 4)
+    assert told <= 1 + (time.monotonic() - began) // 5
 
 
 def test_a_reload_is_told_from_begin_to_end(managed, manager):
@@ -148,7 +150,7 @@ def test_the_end_is_told(managed, manager, number):
     manager.expect_word("READY")
     server.signal(number)
     assert manager.expect_word("STOPPING", "1")[0] == server.pid
-    assert server.wait(6) == 0
+    assert server.wait() == 0
 
 
 def test_an_upgrade_moves_mainpid_and_is_no_stop(managed, manager):
@@ -173,7 +175,10 @@ def test_an_upgrade_moves_mainpid_and_is_no_stop(managed, manager):
 def test_the_watchdog_is_fed_often_enough(managed, manager):
     server = managed(variables={"WATCHDOG_USEC": "1200000"})
     manager.expect_word("READY")
-    assert manager.count("WATCHDOG", 4.6) >= 9, "three times as often"
+    with harness.Stopwatch() as watch:
+        for _ in range(9):
+            manager.expect_word("WATCHDOG")
+        assert watch.is_within(4.6), "three times as often; %r" % watch
     server.signal(signal.SIGSTOP)
     try:
         manager.count("WATCHDOG", 0.2)  # what was told before
@@ -190,7 +195,9 @@ def test_the_watchdog_is_not_fed_while_no_worker_works(managed, manager):
     os.kill(workers[0], signal.SIGSTOP)
     mark = server.mark()
     try:
-        assert manager.count("WATCHDOG", 7) >= 10, "one hung worker is the supervisor's business"
+        manager.count("WATCHDOG", 6)  # it is silent for longer than a worker may be
+        for _ in range(3):
+            manager.expect_word("WATCHDOG")  # one hung worker is the supervisor's business
         os.kill(workers[1], signal.SIGSTOP)
         server.wait_log("watchdog-not-fed", after=mark)
         manager.count("WATCHDOG", 0.2)
@@ -298,7 +305,7 @@ def test_who_connects_while_the_server_is_away_is_served_by_the_next(redis, acti
         server.start()
         assert harness.read_answer(waiting).status == 200
     server.signal(signal.SIGQUIT)
-    assert server.wait(8) == 0
+    assert server.wait() == 0
     server.connect().close()  # it is not refused: the socket was not shut down
 
 
@@ -313,15 +320,15 @@ def test_activated_sockets_survive_reload_and_upgrade(redis, activate):
                        for fd in os.listdir("/proc/%d/fd" % pid)) for pid in pids)
 
     assert is_held()
-    assert server.ask("reload", 30)["ok"] is True
+    assert server.ask("reload")["ok"] is True
     server.upgrade()
     server.wait_status(lambda s: all(w["state"] == "ready" for w in s["workers"]), "ready")
     assert is_held() and server.http("GET", "/ws/health?live").status == 200
     # Away, and back: the master keeps what it was given.
     server.write_config(listen="127.0.0.1:0")
-    assert server.ask("reload", 30)["ok"] is True
+    assert server.ask("reload")["ok"] is True
     server.write_config(listen=port_of(tcp))
-    assert server.ask("reload", 30)["ok"] is True
+    assert server.ask("reload")["ok"] is True
     server.wait_ready()
     assert is_held()
 
@@ -359,7 +366,7 @@ def test_the_units_command_line_is_one_that_belfryd_takes(redis):
     try:
         for line in re.findall(r"^Exec\w+=@sbindir@/belfryd (.*)$", unit, re.M):
             arguments = line.replace("@sysconfdir@/belfry/belfry.conf", idle.config).split()
-            done = subprocess.run([BELFRYD, "--test-config", *arguments], timeout=20,
+            done = subprocess.run([BELFRYD, "--test-config", *arguments], timeout=harness.TIMEOUT,
                                   env=idle.environment(), stdout=subprocess.PIPE)
             assert done.returncode == 0, line
     finally:
