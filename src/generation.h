@@ -2,7 +2,8 @@
  * generation.h - everything one generation of workers is started with: checked options, keys,
  * listeners.
  *
- * Master only. A generation is loaded as a whole or not at all; it never changes afterwards. A
+ * Master only. A generation is loaded as a whole or not at all; it never changes afterwards but
+ * for being served. A
  * reload loads the next one beside the present one, and whichever loses is freed. Reads files, so
  * it is built at start and on reload only.
  */
@@ -30,6 +31,7 @@ struct generation {
     struct listeners *listeners;
     char *tls_certificate_pem; /* NULL: no TLS */
     char *tls_key_pem;
+    bool is_serving; /* its workers accept; not before the instance has changed to it */
     struct generation *older; /* master's list of generations whose workers still drain */
 };
 

@@ -21,6 +21,7 @@
 struct listener_socket {
     int refs;
     int fd;
+    bool is_listening;
     bool is_borrowed; /* the service manager's */
     bool is_shared;   /* another master serves it, too */
     char path[ADDRESS_PATH_BYTES]; /* "": TCP */
@@ -98,8 +99,8 @@ static int set_on(int fd, int level, int name)
     return setsockopt(fd, level, name, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-/* A TCP socket bound to the address; listening, too, when wanted. */
-static int bind_tcp(const struct address *a, bool is_shared_port, bool is_listening)
+/* A TCP socket bound to the address. */
+static int bind_tcp(const struct address *a, bool is_shared_port)
 {
     int fd = socket(a->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -113,8 +114,6 @@ static int bind_tcp(const struct address *a, bool is_shared_port, bool is_listen
         error = -errno;
     if (!error && bind(fd, (const struct sockaddr *)&a->storage, a->len) < 0)
         error = -errno;
-    if (!error && is_listening && listen(fd, BACKLOG) < 0)
-        error = -errno;
     if (error)
         close(fd);
     return error ? error : fd;
@@ -127,7 +126,7 @@ static int bind_tcp(const struct address *a, bool is_shared_port, bool is_listen
  */
 static int probe_tcp(const struct address *a)
 {
-    int fd = bind_tcp(a, false, false);
+    int fd = bind_tcp(a, false);
     if (fd >= 0)
         close(fd);
     return fd < 0 ? fd : 0;
@@ -161,12 +160,13 @@ static int open_socket(struct entry *e, const struct privileges *owner)
         return -ENOMEM;
     s->refs = 1;
     s->fd = e->address.is_unix ? open_unix(&e->address, owner, &s->file)
-                               : bind_tcp(&e->address, !e->is_metrics, true);
+                               : bind_tcp(&e->address, !e->is_metrics);
     if (s->fd < 0) {
         int error = s->fd;
         free(s);
         return error;
     }
+    s->is_listening = e->address.is_unix;
     if (e->address.is_unix)
         memcpy(s->path, e->address.path, sizeof(s->path));
     int error = add_socket(e, s);
@@ -365,6 +365,22 @@ out:
     return error;
 }
 
+static void socket_listen(struct listener_socket *s, const char *address)
+{
+    if (s->is_listening)
+        return;
+    s->is_listening = listen(s->fd, BACKLOG) == 0;
+    if (!s->is_listening)
+        log_error("listen-failed", "address", address, "error", log_errno(errno));
+}
+
+void listeners_listen(struct listeners *l)
+{
+    for (size_t i = 0; i < l->count; i++)
+        for (size_t j = 0; j < l->entries[i].count; j++)
+            socket_listen(l->entries[i].sockets[j], l->entries[i].real);
+}
+
 size_t listeners_of_worker(const struct listeners *l, uint32_t place, uint32_t workers, bool is_tls,
                            struct worker_listener *out, size_t cap)
 {
@@ -434,7 +450,8 @@ int listeners_add(struct listeners *l, int fd, const struct listener_record *rec
     struct listener_socket *s = e ? calloc(1, sizeof(*s)) : NULL;
     if (!s)
         return e ? -ENOMEM : -EINVAL;
-    *s = (struct listener_socket){.refs = 1, .fd = fd, .is_borrowed = record->is_borrowed};
+    *s = (struct listener_socket){.refs = 1, .fd = fd, .is_listening = true,
+                                     .is_borrowed = record->is_borrowed};
     s->file = (struct unixsock_file){record->file_dev, record->file_ino};
     if (e->address.is_unix)
         memcpy(s->path, e->address.path, sizeof(s->path));

@@ -65,15 +65,19 @@ void listeners_keep_borrowed(struct listeners *l);
 
 /*
  * Opens what listen and metrics-listen name, for that many workers; sockets that previous or
- * inherited (each may be NULL) has already are shared. TCP sockets are bound and listen at once: a
- * connection waits in the queue until a worker is there. Unix sockets get mode 0660 and, as root,
- * the workers' user and group; a stale file is removed, a live one is -EADDRINUSE, and so is a TCP
- * address on which another process listens. 0 and *out (given), or negative errno with why naming
- * the option and address.
+ * inherited (each may be NULL) has already are shared. TCP sockets are bound, and listen only
+ * from listeners_listen on: until then new ones take no share of an address's clients. Unix sockets
+ * listen at once; they get mode 0660 and, as root, the workers' user and group; a stale file is
+ * removed, a live one is -EADDRINUSE, and so is a TCP address on which another process listens. 0
+ * and *out (given), or negative errno with why naming the option and address.
  */
 int listeners_open(const struct options *opt, uint32_t workers, const struct privileges *owner,
                    const struct listeners *previous, const struct listeners *inherited,
                    struct listeners **out, char *why, size_t cap);
+
+/* Has every socket listen: a connection waits in the queue until a worker is there. Failures are
+ * logged. */
+void listeners_listen(struct listeners *l);
 
 /* Gives a set up. Sockets that no other set shares stop listening for every process that still
  * holds them (shutdown(2)), are closed, and their unix files removed. Accepts NULL. */

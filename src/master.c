@@ -208,6 +208,13 @@ static bool write_pidfile(struct master *m)
     return true;
 }
 
+void master_serve(struct master *m)
+{
+    listeners_listen(m->current->listeners);
+    m->current->is_serving = true;
+    supervisor_serve(m->supervisor, m->current);
+}
+
 void master_begin(struct master *m)
 {
     char status[PULSE_TEXT_BYTES];
@@ -215,6 +222,8 @@ void master_begin(struct master *m)
         return;
     claim_head(m);
     set_state(m, INSTANCE_RUNNING);
+    if (m->is_upgraded)
+        master_serve(m);
     control_begin(m->control);
     if (m->source.inherited) {
         listeners_set_shared(m->source.inherited, false);
@@ -289,6 +298,8 @@ static void leave_loop(void *data)
 
 static void start_workers(struct master *m)
 {
+    if (!m->is_upgraded)
+        master_serve(m);
     int error = supervisor_start(m->supervisor, m->current);
     if (!error)
         return;

@@ -104,6 +104,8 @@ void status_write(const struct master *m, struct text_buf *out);
 /* master.c: calls reload_shut and, when the instance ends, closes all sockets for clients, once the
  * workers had the time to hear that they shall not accept. */
 void master_shut_later(struct master *m);
+/* Has the current generation served: its sockets listen, its workers accept. */
+void master_serve(struct master *m);
 /* This master is the instance from now on. */
 void master_begin(struct master *m);
 /* An upgrade to this master failed: it ends. */

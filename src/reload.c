@@ -145,6 +145,7 @@ static void commit(struct master *m)
     m->next = NULL;
     m->counters.head->generation = m->current->number;
     m->counters.head->workers = m->current->workers;
+    master_serve(m);
     link_workers(m, old, m->current);
     struct control_drain how = master_drain_order(m, true); /* by the new options */
     supervisor_drain(m->supervisor, old->number, &how);

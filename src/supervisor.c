@@ -438,6 +438,8 @@ static void do_tell_ready(struct slot *slot)
     log_debug("worker-is-ready", "slot", LOG_INT(slot->index), "pid", LOG_INT(slot->pid),
              "generation", LOG_INT(slot->generation->number), "after_ms",
              LOG_INT(clock_mono_ms() - slot->forked_at_ms));
+    if (slot->generation->is_serving)
+        send_control(slot, CONTROL_SERVE);
     s->events.on_ready(s->data, slot->generation->number);
 }
 
@@ -573,6 +575,13 @@ int supervisor_start(struct supervisor *s, const struct generation *g)
         if (s->slots[i].generation == g && s->slots[i].phase == SLOT_PHASE_EMPTY)
             handle(&s->slots[i], SLOT_EVENT_START);
     return 0;
+}
+
+void supervisor_serve(struct supervisor *s, const struct generation *g)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].generation == g && s->slots[i].phase == SLOT_PHASE_READY)
+            send_control(&s->slots[i], CONTROL_SERVE);
 }
 
 /* A slot that was meant for the generation and has not even been tried. */

@@ -66,6 +66,9 @@ void supervisor_free(struct supervisor *s); /* only when supervisor_is_empty, or
  * few slots are empty. Failing forks are tried again with back-off and reported as
  * on_start_failed. */
 int supervisor_start(struct supervisor *s, const struct generation *g);
+/* Has the workers of a generation accept, now that its is_serving is set; who gets ready later does
+ * so at once. */
+void supervisor_serve(struct supervisor *s, const struct generation *g);
 /* Ends the workers of one generation: bit by bit, or at once. */
 void supervisor_drain(struct supervisor *s, uint32_t generation, const struct control_drain *how);
 /*

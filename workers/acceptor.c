@@ -138,8 +138,12 @@ struct acceptor *acceptor_new(struct worker *w)
         ev_io_init(&p->io, on_accept, p->listener->fd, EV_READ);
         p->io.data = p;
     }
-    start_ports(a);
     return a;
+}
+
+void acceptor_start(struct acceptor *a)
+{
+    start_ports(a);
 }
 
 void acceptor_stop(struct acceptor *a, bool is_replaced)

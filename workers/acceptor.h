@@ -15,8 +15,10 @@
 #define ACCEPTOR_BATCH 256
 #define ACCEPTOR_PAUSE_MS 100
 
-/* Starts accepting on all of start->listeners. NULL without memory. */
+/* Accepts nothing yet. NULL without memory. */
 struct acceptor *acceptor_new(struct worker *w);
+/* Starts accepting on all of start->listeners, unless it was stopped. */
+void acceptor_start(struct acceptor *a);
 /* Stops taking connections from client listeners, and with is_replaced, which means that other
  * workers serve them, from that of the metrics. Accepts NULL. */
 void acceptor_stop(struct acceptor *a, bool is_replaced);

@@ -284,7 +284,8 @@ static int fail(const struct worker_start *start, const char *what)
     return EXIT_FAILURE;
 }
 
-/* The acceptor comes last: whoever connects finds everything in place. */
+/* Accepting waits for the master's word: workers of a reload or upgrade that is refused after all
+ * must have served nobody. */
 static void get_ready(struct life *life)
 {
     struct worker *w = &life->worker;
@@ -338,6 +339,10 @@ static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
     switch (m->type) {
+    case CONTROL_SERVE:
+        if (life->worker.acceptor)
+            acceptor_start(life->worker.acceptor);
+        break;
     case CONTROL_DRAIN:
         if (m->body_len == sizeof(order)) {
             memcpy(&order, m->body, sizeof(order));

@@ -132,6 +132,8 @@ def is_refused(address):
         harness.connect(address).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return True
+    except ConnectionResetError:
+        pass  # it came as the address was closed
     return False
 
 
@@ -169,6 +171,35 @@ def test_addresses_of_a_refused_reload_are_closed_again(make_server):
         server.write_config(listen=[server.addresses[0], "127.0.0.1:%d" % port], trace_size="77")
         assert reload(server)[0] == 1
         assert is_refused((socket.AF_INET, ("127.0.0.1", port)))
+
+
+async def test_workers_of_a_refused_reload_have_served_nobody(make_server):
+    """One of the new workers is ready, another dies before it is."""
+    own = harness.Redis()
+    server = make_server(use_redis=own, workers="2")
+    old, mark = server.worker_pids(), server.mark()
+    own.pause()  # nobody gets ready
+    server.write_config(workers="4")
+    server.signal(signal.SIGHUP)
+    started = [server.wait_log("worker-started .* generation=2", after=mark)]
+    while len(started) < 4:
+        started.append(server.wait_log(
+            "worker-started .* generation=2", after=server.lines.index(started[-1]) + 1))
+    victim = int(re.search(r"pid=(\d+)", started[0]).group(1))
+    os.kill(victim, signal.SIGSTOP)
+    own.resume()
+    at = mark
+    for _ in started[1:]:
+        at = server.lines.index(server.wait_log("worker-ready slot=", after=at)) + 1
+    clients = [await Client.attach(server, unique()) for _ in range(40)]
+    os.kill(victim, signal.SIGKILL)
+    server.wait_log("reload-refused reason=.a worker ended before it was ready", after=mark)
+    await harness.eventually_async(lambda: server.worker_pids() == old, "the new ones are gone")
+    for c in clients:
+        assert (await c.command("ping"))["type"] == "pong"
+        await c.close()
+    server.stop()
+    own.end()
 
 
 # ---- what changes how ---------------------------------------------------------------------------

@@ -54,10 +54,14 @@ static int open_from(const char *first, const char *second, const char *metrics,
     return error;
 }
 
+/* Opens and has all listen. */
 static int open_set(const char *first, const char *second, const char *metrics, uint32_t workers,
                     const struct listeners *previous, struct listeners **out)
 {
-    return open_from(first, second, metrics, workers, previous, NULL, out);
+    int error = open_from(first, second, metrics, workers, previous, NULL, out);
+    if (!error)
+        listeners_listen(*out);
+    return error;
 }
 
 /* Connects; 0 or negative errno. The connection waits in the queue. */
@@ -136,6 +140,32 @@ START_TEST(an_address_that_stays_keeps_its_sockets_and_their_queues)
     close(fd);
     listeners_free(next);
     ck_assert_int_eq(try_connect(address), -ECONNREFUSED);
+}
+END_TEST
+
+START_TEST(sockets_that_do_not_listen_yet_take_no_share_of_the_clients)
+{
+    struct listeners *first, *second;
+    struct worker_listener old;
+    enum { CLIENTS = 32 };
+    int waiting = 0;
+    ck_assert_int_eq(open_set("127.0.0.1:0", NULL, NULL, 1, NULL, &first), 0);
+    const char *address = listeners_address(first, 0, NULL);
+    ck_assert_int_eq(open_from(address, NULL, NULL, 4, first, NULL, &second), 0);
+    for (int i = 0; i < CLIENTS; i++)
+        ck_assert_int_eq(try_connect(address), 0);
+    ck_assert_uint_eq(listeners_of_worker(first, 0, 1, false, &old, 1), 1);
+    for (int fd; (fd = accept(old.fd, NULL, NULL)) >= 0; waiting++)
+        close(fd);
+    ck_assert_int_eq(waiting, CLIENTS);
+    listeners_listen(second);
+    for (int i = 0; i < CLIENTS; i++)
+        ck_assert_int_eq(try_connect(address), 0);
+    for (waiting = 0; close(accept(old.fd, NULL, NULL)) == 0; waiting++)
+        ;
+    ck_assert_int_lt(waiting, CLIENTS);
+    listeners_free(first);
+    listeners_free(second);
 }
 END_TEST
 
@@ -398,6 +428,7 @@ int main(void)
     tcase_add_test(t, port_0_is_replaced_by_one_port_for_all_workers);
     tcase_add_test(t, each_worker_has_tcp_sockets_of_its_own_and_shares_unix_and_metrics);
     tcase_add_test(t, an_address_that_stays_keeps_its_sockets_and_their_queues);
+    tcase_add_test(t, sockets_that_do_not_listen_yet_take_no_share_of_the_clients);
     tcase_add_test(t, with_fewer_workers_no_socket_is_left_without_one);
     tcase_add_test(t, an_address_that_goes_stops_listening_for_every_holder);
     tcase_add_test(t, a_port_on_which_another_process_listens_is_refused);
