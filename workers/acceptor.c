@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "shared/clock.h"
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn.h"
@@ -22,6 +23,7 @@ struct port {
 struct acceptor {
     struct worker *worker;
     struct ev_timer pause;
+    int64_t until_us; /* monotonic: end of this turn's slice */
     bool is_stopped;  /* client listeners */
     bool is_replaced; /* the metrics listener, too */
     int reserve;      /* descriptor given up for a moment when there is no other; -1: none */
@@ -110,14 +112,36 @@ static bool accept_one(struct port *p)
     return false;
 }
 
+static void accept_some(struct port *p)
+{
+    struct acceptor *a = p->acceptor;
+    struct conns *conns = a->worker->conns;
+    for (int n = 1;; n++) {
+        if (!accept_one(p))
+            return;
+        if (n % ACCEPTOR_BATCH == 0 &&
+            (!conns_has_much_room(conns) || clock_mono_us() >= a->until_us))
+            break;
+    }
+    counters_inc(CTR_turn_bound_hits);
+    conns_expect_more(conns);
+}
+
 static void on_accept(struct ev_loop *loop, struct ev_io *io, int revents)
 {
     (void)loop;
     (void)revents;
-    for (int i = 0; i < ACCEPTOR_BATCH; i++)
-        if (!accept_one(io->data))
-            return;
-    counters_inc(CTR_turn_bound_hits);
+    accept_some(io->data);
+}
+
+void acceptor_begin_turn(struct acceptor *a, int64_t now_us, bool is_busy)
+{
+    if (!a)
+        return;
+    a->until_us = now_us + ACCEPTOR_SLICE_US;
+    for (size_t i = 0; is_busy && i < a->port_count; i++)
+        if (ev_is_active(&a->ports[i].io))
+            accept_some(&a->ports[i]);
 }
 
 struct acceptor *acceptor_new(struct worker *w)
@@ -136,6 +160,7 @@ struct acceptor *acceptor_new(struct worker *w)
         p->acceptor = a;
         p->listener = &start->listeners[i];
         ev_io_init(&p->io, on_accept, p->listener->fd, EV_READ);
+        ev_set_priority(&p->io, EV_MAXPRI);
         p->io.data = p;
     }
     return a;

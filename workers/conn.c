@@ -68,6 +68,7 @@ struct conns *conns_new(struct worker *w)
         return NULL;
     s->worker = w;
     s->flush_tail = &s->flush_head;
+    s->arrivals_tail = &s->arrivals;
     s->room = descriptor_room();
     s->http_limits = (struct http_limits){(size_t)w->opt->max_header_size,
                                           (size_t)w->opt->max_message_size};
@@ -92,6 +93,7 @@ void conns_free(struct conns *s)
     if (!s)
         return;
     struct worker *w = s->worker;
+    s->arrivals = NULL;
     while (s->all) {
         struct conn *c = s->all;
         conn_drop(c, CLOSE_SHUTDOWN);
@@ -129,6 +131,16 @@ void conns_tidy(struct conns *s)
 bool conns_has_room(const struct conns *s)
 {
     return s->count < s->room;
+}
+
+bool conns_has_much_room(const struct conns *s)
+{
+    return s->count < s->room - s->room / 32;
+}
+
+void conns_expect_more(struct conns *s)
+{
+    s->expects_more = true;
 }
 
 void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data)
@@ -285,7 +297,7 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){UNSENT_BYTES}, sizeof(int));
     }
     counters_inc(CTR_connections);
-    conn_io_start(c);
+    conn_arrive(c);
     conn_set_phase(c, w->opt->handshake_timeout);
     return 0;
 }

@@ -5,7 +5,9 @@
  * States: TLS handshake -> HTTP (one request after another) -> WebSocket waiting for its auth frame
  * -> open -> closing -> dead. Reading stops while a reply is awaited or too much waits to be
  * written. All writing happens at the end of the loop turn (conns_flush), all freeing after it:
- * nothing that a callback calls frees its connection. A device leaves its session there too, so
+ * nothing that a callback calls frees its connection. Handshakes, which cost more than anything
+ * else a client can ask for, wait in a line of their own and get a slice of each turn
+ * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device leaves its session there too, so
  * that whoever walks over devices may send to them.
  *
  * Four files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
@@ -43,7 +45,8 @@ struct conn {
     struct worker *worker;
     struct ev_io io;               /* io.fd is the socket */
     struct wheel_entry deadline;   /* the nearest of all deadlines below */
-    struct conn *flush_next;       /* has something to do at the end of this turn; or is dead */
+    struct conn *flush_next;       /* the next arrival, or that has something to do at the end of
+                                    * this turn, or that is dead */
     struct conn *all_next, *all_prev;
     struct outq outq;
     struct http *http;             /* NULL: no request under way */
@@ -71,7 +74,7 @@ struct conn {
     uint8_t close_reason;          /* enum close_reason, once closing */
     bool is_metrics : 1;           /* came on the metrics listener */
     bool is_unix : 1;
-    bool in_flush : 1;
+    bool in_flush : 1;             /* among the marked or the arrivals */
     bool in_reap : 1;
     bool is_blocked : 1;           /* the kernel takes no more: waits for EV_WRITE */
     bool close_after_flush : 1;    /* TCP ends when the queue is empty */
@@ -101,6 +104,16 @@ size_t conns_count(const struct conns *s);
 void conns_tidy(struct conns *s);
 /* False when the descriptors left are to be kept for HTTP (health must be answered). */
 bool conns_has_room(const struct conns *s);
+/* At the beginning of a turn of the loop. */
+void conns_begin_turn(struct conns *s, int64_t now_us);
+/* True while so many descriptors are left that nobody need wait for others to leave. */
+bool conns_has_much_room(const struct conns *s);
+/* Until the next conns_admit: more wait to be accepted, and are to be before anything is read. */
+void conns_expect_more(struct conns *s);
+/* Near the end of a turn: reads what those say who have not sent a whole request yet (TLS, HTTP),
+ * in the order in which it was noticed and for a slice of time. True: somebody was served, and has
+ * something to be flushed. Whoever is left makes another turn. */
+bool conns_admit(struct conns *s);
 /* fn may close or drop connections. */
 void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data);
 /* Begins a walk over all connections, which may take several turns; conns_walk_next returns the

@@ -24,6 +24,12 @@ struct conns {
     size_t room;             /* descriptors for connections before WebSockets are refused */
     struct conn *flush_head; /* something to do at the end of this turn */
     struct conn **flush_tail;
+    struct conn *arrivals;   /* handshakes that wait: accepted and not watched, or readable */
+    struct conn **arrivals_tail;
+    size_t arrival_count;
+    int64_t read_until_us;   /* monotonic: this turn's time for reading */
+    unsigned reads;          /* callbacks in this turn */
+    bool expects_more;       /* conns_expect_more */
     struct conn *reap;
     struct ev_timer again;   /* makes another turn when one was not enough */
     struct wsock_pool *wsocks;
@@ -65,6 +71,8 @@ void conn_io_forget(struct conn *c);
 
 /* Starts to listen to the socket. */
 void conn_io_start(struct conn *c);
+/* The connection, which was just accepted, waits for conns_admit. */
+void conn_arrive(struct conn *c);
 /* Bytes the peer has taken from us, as far as the kernel can tell. *is_all: it has taken all. One
  * system call. */
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all);

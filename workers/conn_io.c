@@ -19,6 +19,11 @@
 #define FLUSH_US 8000            /* one turn's time for them; the rest is the next turn's */
 #define CLOCK_EVERY 32           /* connections */
 #define REAP_MAX 512             /* freed in one turn: 10 us each, most of it close() */
+#define READ_US 6000             /* one turn's time for what clients say, but handshakes */
+#define READ_CLOCK_EVERY 16      /* connections */
+#define ADMIT_US 3000            /* one turn's time for handshakes */
+#define ADMIT_LESS_US 500        /* the same while more wait to be accepted */
+#define CROWD 16                 /* so many waited: their requests are there by now */
 
 static bool is_flushed(const struct conn *c)
 {
@@ -235,22 +240,104 @@ static void shake_hands(struct conn *c)
 
 /* ---- events ---- */
 
+static void another_turn(struct conns *s)
+{
+    counters_inc(CTR_turn_bound_hits);
+    if (ev_is_active(&s->again))
+        return;
+    ev_timer_set(&s->again, 0., 0.);
+    ev_timer_start(s->worker->loop, &s->again);
+}
+
+static void be_read(struct conn *c)
+{
+    if (c->state == CONN_TLS)
+        shake_hands(c);
+    else if (wants_read(c))
+        read_once(c);
+}
+
+void conns_begin_turn(struct conns *s, int64_t now_us)
+{
+    s->read_until_us = now_us + READ_US;
+    s->reads = 0;
+}
+
+/* epoll gives as many as are ready, which may be all that there are. */
+static bool is_turn_over(struct conns *s)
+{
+    if (++s->reads % READ_CLOCK_EVERY == 0 && s->read_until_us &&
+        clock_mono_us() >= s->read_until_us) {
+        s->read_until_us = 0;
+        counters_inc(CTR_turn_bound_hits);
+    }
+    return !s->read_until_us;
+}
+
 static void on_io(struct ev_loop *loop, struct ev_io *io, int revents)
 {
     struct conn *c = io->data;
     (void)loop;
+    if (is_turn_over(c->worker->conns))
+        return; /* it is told again in the next turn: epoll is level-triggered */
     counters_doing(DOING_CLIENT, c->serial);
     if (revents & EV_WRITE) {
         c->is_blocked = false;
         /* Room in the kernel means that the peer took something: as good a sign of life as any. */
         c->last_read_ms = worker_now_ms(c->worker);
     }
-    if (c->state == CONN_TLS)
-        shake_hands(c);
-    else if (((revents & EV_READ) || c->tls) && wants_read(c))
-        read_once(c);
+    if (c->state == CONN_TLS || (c->state == CONN_HTTP && !c->had_request))
+        conn_arrive(c);
+    else if ((revents & EV_READ) || c->tls)
+        be_read(c);
     conn_mark(c);
     counters_doing(DOING_TURN, 0);
+}
+
+void conn_arrive(struct conn *c)
+{
+    struct conns *s = c->worker->conns;
+    if (c->in_flush || c->in_reap)
+        return;
+    c->in_flush = true;
+    c->flush_next = NULL;
+    *s->arrivals_tail = c;
+    s->arrivals_tail = &c->flush_next;
+    s->arrival_count++;
+}
+
+static void admit(struct conn *c, bool is_crowd)
+{
+    bool is_new = !ev_is_active(&c->io);
+    counters_doing(DOING_CLIENT, c->serial);
+    if (is_new && c->state != CONN_DEAD)
+        conn_io_start(c);
+    if (!is_new || is_crowd)
+        be_read(c);
+    if (!is_new || is_crowd || c->state == CONN_DEAD)
+        conn_mark(c);
+}
+
+bool conns_admit(struct conns *s)
+{
+    struct conn *c = s->arrivals;
+    bool is_crowd = s->arrival_count > CROWD;
+    if (!c)
+        return false;
+    int64_t until_us = clock_mono_us() + (s->expects_more ? ADMIT_LESS_US : ADMIT_US);
+    s->expects_more = false;
+    do {
+        s->arrivals = c->flush_next;
+        s->arrival_count--;
+        c->in_flush = false;
+        admit(c, is_crowd);
+    } while ((c = s->arrivals) && clock_mono_us() < until_us);
+    if (!s->arrivals)
+        s->arrivals_tail = &s->arrivals;
+    else
+        another_turn(s);
+    counters_doing(DOING_TURN, 0);
+    return s->flush_head;
 }
 
 void conn_io_start(struct conn *c)
@@ -349,11 +436,6 @@ void conns_flush(struct conns *s, bool is_bounded)
         s->reap = c->flush_next;
         conn_destroy(c);
     }
-    if (!s->flush_head && !s->reap)
-        return;
-    counters_inc(CTR_turn_bound_hits);
-    if (!ev_is_active(&s->again)) {
-        ev_timer_set(&s->again, 0., 0.);
-        ev_timer_start(s->worker->loop, &s->again);
-    }
+    if (s->flush_head || s->reap)
+        another_turn(s);
 }

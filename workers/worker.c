@@ -39,6 +39,7 @@
 /* For Redis to answer; then clients are served without it. */
 #define READY_WAIT_MS 1000
 #define CONTROL_BATCH 16
+#define BUSY_US 2000 /* a turn that took as long */
 
 enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING };
 
@@ -57,6 +58,7 @@ struct life {
     ev_check turn_start;
     ev_prepare turn_end;
     int64_t turn_us;    /* monotonic: when this turn began */
+    bool is_busy;       /* the one before was long */
     uint64_t suppressed; /* log_suppressed() when it was last counted */
     uint64_t random;
     int64_t began_ms;   /* of the drain; monotonic */
@@ -406,6 +408,8 @@ static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
     (void)events;
     life->turn_us = clock_mono_us();
     trace_set_time((int64_t)(ev_now(loop) * 1e6));
+    conns_begin_turn(life->worker.conns, life->turn_us);
+    acceptor_begin_turn(life->worker.acceptor, life->turn_us, life->is_busy);
     counters_doing(DOING_TURN, 0);
 }
 
@@ -419,11 +423,16 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }
-    conns_flush(life->worker.conns, true);
+    conns_flush(life->worker.conns, true); /* messages leave before handshakes take their time */
+    if (conns_admit(life->worker.conns))
+        conns_flush(life->worker.conns, true);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
-    if (life->turn_us) /* not before the first turn */
-        counters_turn((uint64_t)(clock_mono_us() - life->turn_us));
+    if (life->turn_us) { /* not before the first turn */
+        int64_t took_us = clock_mono_us() - life->turn_us;
+        life->is_busy = took_us >= BUSY_US;
+        counters_turn((uint64_t)took_us);
+    }
     counters_doing(DOING_NOTHING, 0);
 }
 
@@ -547,6 +556,7 @@ static void start_watchers(struct life *life, int term_fd)
     ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
     ev_timer_init(&life->more, on_more, 0., 0.);
     ev_check_init(&life->turn_start, on_turn_start);
+    ev_set_priority(&life->turn_start, EV_MAXPRI); /* the last started is called first */
     ev_prepare_init(&life->turn_end, on_turn_end);
     life->control.data = life->term.data = life->unready.data = life->second.data =
         life->tick.data = life->turn_start.data = life->turn_end.data = life;
