@@ -87,6 +87,7 @@ e2e_tests = \
     tests/e2e/test_chaos.py \
     tests/e2e/test_commands.py \
     tests/e2e/test_crash.py \
+    tests/e2e/test_crowd.py \
     tests/e2e/test_delivery.py \
     tests/e2e/test_explain.py \
     tests/e2e/test_half_open.py \
