@@ -5,9 +5,9 @@
  * kernel's queue in less than a tenth of a second, and who finds it full tries again a second
  * later: so it is emptied first, at some microseconds for each, and what those connections say is
  * looked at when there is time (conns_admit). Only while many descriptors are left, for the devices
- * that come back may still have their old ones: otherwise ACCEPTOR_BATCH at once and no more. EMFILE
- * and ENFILE: one waiting client is told 503 with the help of a descriptor kept for that, then
- * accepting pauses for 100 ms instead of spinning.
+ * that come back may still have their old ones: otherwise ACCEPTOR_BATCH at once and no more.
+ * EMFILE and ENFILE: one waiting client is told 503 with the help of a descriptor kept for that,
+ * then accepting pauses for 100 ms instead of spinning.
  */
 #ifndef BELFRY_WORKERS_ACCEPTOR_H
 #define BELFRY_WORKERS_ACCEPTOR_H

@@ -7,8 +7,8 @@
  * written. All writing happens at the end of the loop turn (conns_flush), all freeing after it:
  * nothing that a callback calls frees its connection. Handshakes, which cost more than anything
  * else a client can ask for, wait in a line of their own and get a slice of each turn
- * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device leaves its session there too, so
- * that whoever walks over devices may send to them.
+ * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device
+ * leaves its session there too, so that whoever walks over devices may send to them.
  *
  * Four files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
  * conn_http.c (requests), conn_ws.c (what a WebSocket client says, and how it is closed);
