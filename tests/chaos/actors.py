@@ -286,7 +286,8 @@ class Device:
         failures = 0
         while not self.run.is_over:
             try:
-                client = await harness.Client.open(self.gate, self.user, query=self.query())
+                client = await harness.Client.open(self.gate, self.user, query=self.query(),
+                                                   open_timeout=10, close_timeout=10)
             except Exception as e:  # whatever a cut connection looks like to the library
                 failures += 1
                 self.record.note("not connected: %s" % (str(e) or type(e).__name__)[:60])

@@ -179,7 +179,7 @@ class Run:
         try:
             if instance.is_running():
                 instance.signal(signal.SIGTERM)
-                code = instance.wait(10)
+                code = instance.wait()
                 if code != 0:
                     self.ledger.problem("server", None, "%s ended with %d" % (
                         instance.label, code))

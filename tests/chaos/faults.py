@@ -193,7 +193,7 @@ class Faults:
         if with_workers:
             for pid, since in children:
                 kill(pid, since)
-        await asyncio.to_thread(instance.child.wait, 10)
+        await asyncio.to_thread(instance.child.wait, harness.TIMEOUT)
         if not with_workers:
             instance.orphans += children
         await asyncio.sleep(2.5 * fault.long)
@@ -208,9 +208,9 @@ class Faults:
         self.say(fault, "%s master %d" % (instance.label, instance.pid))
         instance.signal(signal.SIGTERM)
         try:
-            code = await asyncio.to_thread(instance.child.wait, 10)
+            code = await asyncio.to_thread(instance.child.wait, harness.TIMEOUT)
         except Exception:
-            self.run.ledger.problem("server", None, "%s did not stop in 10 s" % instance.label)
+            self.run.ledger.problem("server", None, "%s did not stop" % instance.label)
             instance.child.kill()
             code = 0
         if code != 0:

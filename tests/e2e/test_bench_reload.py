@@ -23,7 +23,7 @@ def run(*options):
         [sys.executable, RELOAD, "--peers=belfry", "--connections=%d" % CONNECTIONS,
          "--workers=3", "--quiet=1", *options],
         env={**os.environ, "BELFRYD": BELFRYD, "BELFRY_BENCH": BENCH}, stdout=subprocess.PIPE,
-        timeout=120, check=False)
+        timeout=300, check=False)
     return done.returncode, json.loads(done.stdout.splitlines()[-1])["Belfry"]
 
 

@@ -325,13 +325,14 @@ static void check_is_closed_with_4003(void)
 START_TEST(a_kick_meets_who_is_on_the_way)
 {
     struct text_buf body = {0};
+    int64_t opened_ms = worker_now_ms(&unit_worker) - 1000;
     begin_taking();
     if (_i == 0)
         kick("alice"); /* before anybody said that she is to come */
     expect(&body, "alice");
     if (_i == 1)
         kick("alice");
-    give_user(&body, worker_now_ms(&unit_worker) - 1000);
+    give_user(&body, opened_ms);
     check_is_closed_with_4003();
     text_buf_free(&body);
 }

@@ -46,11 +46,11 @@ static const char *server_program(void)
     return "redis-server";
 }
 
-/* Connects once the server accepts; at most ten seconds. */
+/* Connects once the server accepts; at most thirty seconds. */
 static redisContext *wait_for_server(void)
 {
     struct timeval tv = {1, 0};
-    for (int64_t end = clock_mono_ms() + 10000; clock_mono_ms() < end; nap_ms(10)) {
+    for (int64_t end = clock_mono_ms() + 30000; clock_mono_ms() < end; nap_ms(10)) {
         redisContext *c = redisConnectUnixWithTimeout(sock, tv);
         if (c && !c->err) {
             redisSetTimeout(c, (struct timeval){10, 0});

@@ -150,9 +150,9 @@ START_TEST(a_wrong_password_keeps_the_link_down_and_stays_out_of_the_log)
     snprintf(text, sizeof(text), "unix://:wr0ngsecret@%s", server.socket);
     unit_set_url(text);
     open_link(_i);
-    unit_run(0.4);
+    unit_run_until(log_has("AUTH: WRONGPASS"));
+    unit_run(0.2);
     ck_assert_uint_eq(ups, 0);
-    ck_assert(log_has("AUTH: WRONGPASS"));
     ck_assert(!log_has("wr0ngsecret"));
     close_log();
 }
@@ -166,9 +166,9 @@ START_TEST(a_password_stays_out_of_the_log_where_auth_is_no_command)
     snprintf(text, sizeof(text), "unix://:wr0ngsecret@%s", server.socket);
     unit_set_url(text);
     open_link(_i);
-    unit_run(0.4);
+    unit_run_until(log_has("AUTH: ERR"));
+    unit_run(0.2);
     ck_assert_uint_eq(ups, 0);
-    ck_assert(log_has("AUTH: ERR"));
     ck_assert(!log_has("wr0ngsecret"));
     close_log();
 }
@@ -179,9 +179,9 @@ START_TEST(a_missing_password_keeps_the_link_down)
     open_log();
     redis_start(&server, "--requirepass", "right", NULL);
     open_link(_i);
-    unit_run(0.3);
+    unit_run_until(log_has("PING: NOAUTH"));
+    unit_run(0.2);
     ck_assert_uint_eq(ups, 0);
-    ck_assert(log_has("PING: NOAUTH"));
     close_log();
 }
 END_TEST
@@ -363,15 +363,17 @@ END_TEST
 
 /* ---- TCP ---- */
 
+/* A port that nobody else is given as long as fd is open, though a server may ask for it. */
 static int tcp_port(int *fd)
 {
     struct sockaddr_storage address = {.ss_family = AF_INET};
     socklen_t len = sizeof(address);
     unsigned char *bytes = (unsigned char *)&address;
-    *fd = socket(AF_INET, SOCK_STREAM, 0);
+    int on = 1;
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
     bytes[4] = 127, bytes[7] = 1;
     ck_assert_int_eq(bind(*fd, (struct sockaddr *)&address, 16), 0);
-    ck_assert_int_eq(listen(*fd, 8), 0);
     ck_assert_int_eq(getsockname(*fd, (struct sockaddr *)&address, &len), 0);
     return bytes[2] << 8 | bytes[3];
 }
@@ -381,6 +383,7 @@ START_TEST(a_name_is_resolved_and_connected_to)
     static const char text[] = "+OK\r\n+PONG\r\n";
     char url[64];
     int fd, port = tcp_port(&fd);
+    ck_assert_int_eq(listen(fd, 8), 0);
     says = text;
     says_len = sizeof(text) - 1;
     memset(&peer, 0, sizeof(peer));
@@ -400,7 +403,7 @@ START_TEST(a_name_that_nobody_knows_is_asked_again_without_blocking_the_loop)
     open_link(_i);
     double start = ev_time();
     unit_run(0.3);
-    ck_assert(ev_time() - start < 2.);
+    ck_assert(ev_time() - start < 4.); /* a resolver takes five seconds before it tries again */
     ck_assert_uint_eq(ups, 0);
 }
 END_TEST
@@ -409,12 +412,12 @@ START_TEST(a_refused_connection_is_tried_again)
 {
     char url[64];
     int fd, port = tcp_port(&fd);
-    close(fd);
     snprintf(url, sizeof(url), "redis://127.0.0.1:%d", port);
     unit_set_url(url);
     open_link(_i);
     unit_run(0.3);
     ck_assert_uint_eq(ups + downs, 0);
+    close(fd);
 }
 END_TEST
 
@@ -432,11 +435,10 @@ static void make_certificate(void)
     setenv("SSL_CERT_FILE", command, 1);
 }
 
-static int start_tls_server(void)
+static int start_tls_server(int *fd)
 {
     char port_text[16], path[2][100];
-    int fd, port = tcp_port(&fd);
-    close(fd);
+    int port = tcp_port(fd);
     snprintf(port_text, sizeof(port_text), "%d", port);
     snprintf(path[0], sizeof(path[0]), "%s/cert", server.dir);
     snprintf(path[1], sizeof(path[1]), "%s/key", server.dir);
@@ -456,7 +458,7 @@ START_TEST(a_tls_link_comes_up_under_the_name_in_the_certificate_only)
 {
     char url[64];
     make_certificate();
-    int port = start_tls_server();
+    int fd, port = start_tls_server(&fd);
     snprintf(url, sizeof(url), "rediss://localhost:%d", port);
     unit_set_url(url);
     open_link(_i);
@@ -467,6 +469,7 @@ START_TEST(a_tls_link_comes_up_under_the_name_in_the_certificate_only)
     open_link(_i);
     unit_run(1.);
     ck_assert_uint_eq(ups, 1);
+    close(fd);
     char path[100];
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof(path), "%s/%s", server.dir, i ? "key" : "cert");

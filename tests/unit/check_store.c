@@ -398,7 +398,7 @@ START_TEST(a_server_that_hangs_is_given_up_in_time)
     fill();
     double start = ev_time();
     unit_run_until(got.count == 40);
-    ck_assert(ev_time() - start < 2.);
+    ck_assert(ev_time() - start < 5.); /* not the time that a TCP connection is kept */
     ck_assert_int_eq(got.error, -ETIMEDOUT);
     ck_assert_uint_eq(counter(CTR_redis_timeouts), 1);
     ck_assert(!store_is_up(store));
@@ -413,6 +413,8 @@ START_TEST(a_worker_that_was_busy_does_not_take_that_for_a_hung_server)
     is_up();
     ck_assert_ptr_nonnull(store_read_user(store, "u", on_user, &got));
     ev_run(unit_worker.loop, EVRUN_NOWAIT); /* sent */
+    for (int i = 0; i < 2; i++)
+        freeReplyObject(redis_do(&server, "PING")); /* whoever asked before has its answer now */
     usleep(200000);
     unit_run_until(got.count == 1);
     ck_assert_int_eq(got.error, 0);
@@ -452,6 +454,7 @@ static void start_canary(void)
 
 START_TEST(a_probe_comes_back_and_says_how_long_it_took)
 {
+    unit_opt.redis_probe_interval = 1000; /* none is late, however busy the machine is */
     start_canary();
     unit_run_until(counter(CTR_redis_delivery_probe_at_ms) > 0);
     ck_assert_uint_gt(counter(CTR_redis_delivery_probe_us), 0);

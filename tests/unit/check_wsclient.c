@@ -256,7 +256,7 @@ static int open_client(struct script *s, pthread_t *thread, struct wsclient **ou
     snprintf(text, sizeof(text), "ws+unix://%s:/ws?x=1", socket_path);
     ck_assert_int_eq(wsclient_url_parse(text, &url, &reason), 0);
     struct wsclient_config config = {.url = &url, .token = "tok.en.x", .subprotocol = "belfry.v1"};
-    return wsclient_open(&config, clock_mono_ms() + 5000, out, why, cap);
+    return wsclient_open(&config, clock_mono_ms() + 20000, out, why, cap);
 }
 
 static void end_server(struct script *s, pthread_t thread)
@@ -283,7 +283,7 @@ static void talk(bool byte_by_byte)
     pthread_t thread;
     char why[256];
     ck_assert_msg(open_client(&s, &thread, &c, why, sizeof(why)) == 0, "%s", why);
-    int64_t deadline = clock_mono_ms() + 5000;
+    int64_t deadline = clock_mono_ms() + 20000;
     ck_assert_int_eq(wsclient_close_code(c), 0);
     ck_assert_int_eq(wsclient_next(c, deadline, &m), 1);
     ck_assert(text_span_eq(m, "{\"a\":1}"));
@@ -329,7 +329,7 @@ START_TEST(a_lost_connection_is_told_as_1006)
     pthread_t thread;
     char why[256];
     ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
-    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 5000, &m), 0);
+    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 20000, &m), 0);
     ck_assert_int_eq(wsclient_close_code(c), 1006);
     wsclient_free(c);
     end_server(&s, thread);
@@ -344,7 +344,7 @@ START_TEST(a_masked_frame_from_the_server_ends_the_connection)
     pthread_t thread;
     char why[256];
     ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
-    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 5000, &m), 0);
+    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 20000, &m), 0);
     ck_assert_int_eq(wsclient_close_code(c), 1002);
     wsclient_free(c);
     end_server(&s, thread);

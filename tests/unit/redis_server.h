@@ -25,7 +25,7 @@
 #include "shared/counters.h"
 #include "workers/context.h"
 
-#define WAIT_S 10. /* for anything that must happen; reached only by a failing test */
+#define WAIT_S 30. /* for anything that must happen; reached only by a failing test */
 
 struct redis_server {
     char dir[64];
@@ -60,7 +60,7 @@ static inline void redis_start(struct redis_server *s, const char *option, const
                s->dir, "--unixsocket", s->socket, option, value, value2, (char *)NULL);
         _exit(127);
     }
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 3000; i++) {
         redisContext *c = redisConnectUnix(s->socket);
         bool is_up = c && !c->err;
         if (is_up) {
