@@ -50,6 +50,8 @@ shared_libshared_la_SOURCES = \
     shared/segment.h \
     shared/text.c \
     shared/text.h \
+    shared/tickets.c \
+    shared/tickets.h \
     shared/token.c \
     shared/token.h \
     shared/token_keys.c \

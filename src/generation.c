@@ -11,16 +11,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shared/clock.h"
 #include "shared/log.h"
 #include "src/dev.h"
 #include "workers/tlsio.h"
 
 #define WORKERS_MAX 64
 #define PEM_MAX_BYTES (1 << 20)
+#define TLS_SOON_MS (7 * 24 * 3600 * INT64_C(1000)) /* a certificate that ends then is told of */
 
-static __attribute__((format(printf, 3, 4))) void report(const struct generation_source *from,
+static __attribute__((format(printf, 4, 5))) void report(const struct generation_source *from,
                                                          const struct options *opt,
-                                                         const char *format, ...)
+                                                         bool is_error, const char *format, ...)
 {
     char text[1024];
     va_list args;
@@ -29,7 +31,7 @@ static __attribute__((format(printf, 3, 4))) void report(const struct generation
     va_end(args);
     struct text_buf line = {0};
     options_locate(opt, text, &line);
-    from->report(from->report_data, true, line.failed ? "no memory" : line.data);
+    from->report(from->report_data, is_error, line.failed ? "no memory" : line.data);
     text_buf_free(&line);
 }
 
@@ -78,7 +80,7 @@ static int load_pem(const struct generation_source *from, const struct options *
 {
     int error = *path ? read_file(path, out) : 0;
     if (error)
-        report(from, opt, "%s: %s: %s", option, path, log_errno(error));
+        report(from, opt, true, "%s: %s: %s", option, path, log_errno(error));
     return error;
 }
 
@@ -87,7 +89,7 @@ static int load_redis(struct generation *g, const struct generation_source *from
     const char *reason;
     int error = redisurl_parse(g->opt->redis_url, &g->redis, &reason);
     if (error) {
-        report(from, g->opt, "redis-url: %s", reason);
+        report(from, g->opt, true, "redis-url: %s", reason);
         return error;
     }
     if (!g->redis.is_embedded || !from->embedded_socket)
@@ -106,8 +108,27 @@ static int load_tokens(struct generation *g, const struct generation_source *fro
         return 0;
     int error = token_keys_load(g->opt, &g->token_keys, why, sizeof(why));
     if (error)
-        report(from, g->opt, "%s", why);
+        report(from, g->opt, true, "%s", why);
     return error;
+}
+
+/* Clients refuse such a certificate, but it is theirs to do so, and the clock that is wrong may be
+ * this machine's: it is told, and stops no start and no reload. */
+static void check_validity(const struct tls_server *tls, const struct generation_source *from,
+                           const struct options *opt)
+{
+    char text[CLOCK_ISO_BYTES];
+    int64_t from_ms, until_ms, now_ms = clock_wall_ms();
+    tls_server_validity(tls, &from_ms, &until_ms);
+    bool is_early = now_ms < from_ms, is_late = now_ms >= until_ms;
+    if (!is_early && !is_late && until_ms - now_ms >= TLS_SOON_MS)
+        return;
+    clock_format_us((is_early ? from_ms : until_ms) * 1000, true, text);
+    report(from, opt, false, "tls-certificate: %s: %s %s", opt->tls_certificate,
+           is_early  ? "it is not valid before"
+           : is_late ? "it has expired at"
+                     : "it expires soon, at",
+           text);
 }
 
 /* A certificate and a key that are not one pair would end each new worker. */
@@ -115,6 +136,7 @@ static int load_tls(struct generation *g, const struct generation_source *from)
 {
     char why[200];
     const struct options *opt = g->opt;
+    enum tls_fault fault;
     int error =
         load_pem(from, opt, "tls-certificate", opt->tls_certificate, &g->tls_certificate_pem);
     if (!error)
@@ -122,9 +144,13 @@ static int load_tls(struct generation *g, const struct generation_source *from)
     if (error || !g->tls_certificate_pem || !g->tls_key_pem)
         return error;
     struct tls_server *tls =
-        tls_server_new(g->tls_certificate_pem, g->tls_key_pem, why, sizeof(why));
-    if (!tls)
-        report(from, opt, "%s", why);
+        tls_server_new(g->tls_certificate_pem, g->tls_key_pem, 0, &fault, why, sizeof(why));
+    if (!tls && fault == TLS_FAULT_KEY)
+        report(from, opt, true, "tls-key: %s: %s", opt->tls_key, why);
+    else if (!tls)
+        report(from, opt, true, "tls-certificate: %s: %s", opt->tls_certificate, why);
+    else
+        check_validity(tls, from, opt);
     tls_server_free(tls);
     return tls ? 0 : -EINVAL;
 }
@@ -141,7 +167,7 @@ int generation_from_options(struct options *opt, const struct generation_source 
     g->opt = opt;
     int error = from->dev ? dev_apply(from->dev, opt) : 0;
     if (error)
-        report(from, opt, "dev: %s", log_errno(error));
+        report(from, opt, true, "dev: %s", log_errno(error));
     else
         error = options_check(opt, from->report, from->report_data);
     if (error)
@@ -150,7 +176,7 @@ int generation_from_options(struct options *opt, const struct generation_source 
     error = keys_init(&g->keys, opt->user_channel, opt->broadcast_channel, opt->notifications_key,
                       opt->snapshot_key);
     if (error)
-        report(from, opt, "user-channel, notifications-key, snapshot-key: %s",
+        report(from, opt, true, "user-channel, notifications-key, snapshot-key: %s",
                log_errno(error));
     if (!error)
         error = load_redis(g, from);
@@ -184,7 +210,7 @@ int generation_listen(struct generation *g, const struct privileges *owner,
     int error = listeners_open(g->opt, g->workers, owner, previous ? previous->listeners : NULL,
                                from->inherited, &g->listeners, why, sizeof(why));
     if (error)
-        report(from, g->opt, "%s", why);
+        report(from, g->opt, true, "%s", why);
     return error;
 }
 

@@ -118,6 +118,8 @@ static int take(struct master *m, struct ipc_message *message)
         return take_segment(in, message);
     case UPGRADE_CONTROL:
         return take_control(in, message);
+    case UPGRADE_TICKETS:
+        return read_body(message, &m->tickets, sizeof(m->tickets)) ? 0 : -EPROTO;
     case UPGRADE_RELOADED:
         return take_text(&m->last_message, message);
     case UPGRADE_TOTALS:

@@ -23,6 +23,7 @@
 #define USERS_MAX (1u << 21)
 #define DESCRIPTORS_MAX (1u << 20) /* some containers say "a thousand million" */
 #define START_ATTEMPTS 3
+#define TICKETS_MIN_MS 1000 /* between two rotations */
 
 const char *master_state_name(enum instance_state state)
 {
@@ -432,6 +433,44 @@ static void start_signals(struct master *m)
     }
 }
 
+/* ---- TLS session tickets ---- */
+
+static void on_tickets_due(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct master *m = timer->data;
+    (void)loop;
+    (void)events;
+    int error = tickets_rotate(&m->tickets, clock_mono_ms());
+    if (error)
+        log_warning("tickets-not-rotated", "error", log_errno(error));
+    else
+        supervisor_send_tickets(m->supervisor);
+    log_debug("tickets-rotated");
+    master_plan_tickets(m);
+}
+
+void master_plan_tickets(struct master *m)
+{
+    int64_t life_ms = m->current->opt->tls_session_time, now_ms = clock_mono_ms();
+    ev_timer_stop(m->loop, &m->tickets_timer);
+    if (!life_ms || !m->current->tls_certificate_pem)
+        return;
+    int64_t due_ms = m->tickets.made_ms + life_ms - now_ms;
+    if (due_ms < TICKETS_MIN_MS)
+        due_ms = TICKETS_MIN_MS;
+    ev_timer_set(&m->tickets_timer, (double)due_ms / 1e3, 0.0);
+    ev_timer_start(m->loop, &m->tickets_timer);
+}
+
+static int make_tickets(struct master *m)
+{
+    int error = m->tickets.made_ms ? 0 : tickets_rotate(&m->tickets, clock_mono_ms());
+    if (error)
+        return fail_start(m, MASTER_EXIT_RUNTIME, "random numbers: %s", log_errno(error));
+    master_plan_tickets(m);
+    return 0;
+}
+
 /* ---- what an instance stands on ---- */
 
 static void raise_descriptors(void)
@@ -647,6 +686,8 @@ static int set_up(struct master *m, struct options *opt)
         error = open_listeners(m);
     if (!error)
         error = make_shared(m);
+    if (!error)
+        error = make_tickets(m);
     if (!error && m->dev && (error = dev_prepare(m->dev, m->current)))
         return fail_start(m, MASTER_EXIT_RUNTIME, "dev: %s", log_errno(error));
     if (error)
@@ -656,6 +697,7 @@ static int set_up(struct master *m, struct options *opt)
                                        .users = m->users,
                                        .addresses = m->addresses,
                                        .privileges = &m->privileges,
+                                       .tickets = &m->tickets,
                                        .instance_id = m->instance_id,
                                        .demo_page = m->dev ? dev_page(m->dev) : NULL};
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
@@ -680,6 +722,7 @@ static void tear_down(struct master *m)
     inherit_fini(m);
     control_free(m->control);
     ev_timer_stop(m->loop, &m->shut_timer);
+    ev_timer_stop(m->loop, &m->tickets_timer);
     reload_fini(m);
     explain_free(m->explain);
     rates_free(m->rates);
@@ -721,6 +764,8 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     uuid7_make(m->instance_id);
     ev_timer_init(&m->shut_timer, on_shut, 0.0, 0.0);
     m->shut_timer.data = m;
+    ev_timer_init(&m->tickets_timer, on_tickets_due, 0.0, 0.0);
+    m->tickets_timer.data = m;
     reload_init(m);
     pulse_init(m);
     upgrade_init(m);
@@ -740,6 +785,7 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     inherit_fail(m, m->report.len ? m->report.data : "it was told to stop");
     tear_down(m);
     int exit_code = m->exit_code;
+    explicit_bzero(&m->tickets, sizeof(m->tickets));
     log_notice("stopped", "exit", LOG_INT(exit_code));
     free(m);
     return exit_code;

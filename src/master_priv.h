@@ -11,6 +11,7 @@
 
 #include "shared/counters.h"
 #include "shared/text.h"
+#include "shared/tickets.h"
 #include "shared/trace.h"
 #include "shared/usertable.h"
 #include "shared/uuid7.h"
@@ -53,6 +54,8 @@ struct master {
     struct trace trace;
     struct usertable *users;
     struct usertable *addresses;
+    struct tickets tickets;         /* TLS sessions can be resumed with all workers */
+    struct ev_timer tickets_timer;
     char instance_id[UUID7_TEXT_BYTES];
     enum instance_state state;
     bool is_head_ours; /* this master says what the shared memory's head says of the instance */
@@ -114,6 +117,8 @@ void master_fail_upgrade(struct master *m, const char *reason);
 void master_finish_if_empty(struct master *m);
 /* What draining workers do with connections they cannot hand over, as the present options say. */
 struct control_drain master_drain_order(const struct master *m, bool is_restart);
+/* The next rotation of the tickets is when the present options say. Makes the first ones. */
+void master_plan_tickets(struct master *m);
 /* Takes log-target, log-level and log-format of the snapshot. 0 or negative errno. */
 int master_open_log(const struct options *opt);
 const char *master_state_name(enum instance_state state);

@@ -154,6 +154,7 @@ static void commit(struct master *m)
     if (m->dev && dev_prepare(m->dev, m->current))
         log_warning("dev-config-failed", "path", m->scratch);
     supervisor_send_log(m->supervisor);
+    master_plan_tickets(m);
     snprintf(message, sizeof(message), "serving, generation %u, workers %u", m->current->number,
              m->current->workers);
     log_notice("reloaded", "generation", LOG_INT(m->current->number), "workers",

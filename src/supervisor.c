@@ -156,6 +156,9 @@ static void send_control(struct slot *slot, enum control_type type)
     } else if (type == CONTROL_LOG) {
         body = &how;
         len = sizeof(how);
+    } else if (type == CONTROL_TICKETS) {
+        body = slot->owner->shared.tickets;
+        len = sizeof(struct tickets);
     }
     size_t count = fds_of(slot, type, &log, &fds);
     int error = ipc_send_fds(slot->control_fd, type, body, len, fds, count);
@@ -326,6 +329,7 @@ static int fork_worker(struct slot *slot)
                                  .demo_page = s->shared.demo_page,
                                  .tls_certificate_pem = g->tls_certificate_pem,
                                  .tls_key_pem = g->tls_key_pem,
+                                 .tickets = s->shared.tickets,
                                  .slot = slot->index,
                                  .control_fd = pair[1]};
     struct spawn spawn = {&start, s->shared.privileges, s->events.leave_loop, s->data};
@@ -668,6 +672,12 @@ void supervisor_send_log(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->slot_count; i++)
         send_control(&s->slots[i], CONTROL_LOG);
+}
+
+void supervisor_send_tickets(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        send_control(&s->slots[i], CONTROL_TICKETS);
 }
 
 int supervisor_send(struct supervisor *s, uint32_t index, enum control_type type, const void *body,

@@ -39,6 +39,7 @@ struct supervisor_shared {
     struct usertable *users;
     struct usertable *addresses;
     const struct privileges *privileges;
+    const struct tickets *tickets; /* as they are when a worker starts */
     const char *instance_id;
     const char *demo_page; /* NULL: none */
 };
@@ -91,6 +92,8 @@ void supervisor_stop_all(struct supervisor *s);
 void supervisor_drain_all(struct supervisor *s, const struct control_drain *how);
 /* Tells every worker to log as this process does. */
 void supervisor_send_log(struct supervisor *s);
+/* Gives every worker the tickets as they are now. */
+void supervisor_send_tickets(struct supervisor *s);
 /* Sends a message to one worker that serves or drains. 0, -ESRCH when there is none, or another
  * negative errno (-EAGAIN: it does not read; nothing is kept). */
 int supervisor_send(struct supervisor *s, uint32_t slot, enum control_type type, const void *body,

@@ -224,6 +224,8 @@ static int send_all(struct master *m)
         error = send_segments(m);
     if (!error)
         error = send_control(m);
+    if (!error)
+        error = tell(m, UPGRADE_TICKETS, &m->tickets, sizeof(m->tickets), -1);
     if (!error && len)
         error = tell(m, UPGRADE_RELOADED, m->last_message.data, len, -1);
     if (!error)
@@ -347,6 +349,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
     u->phase = UPGRADE_PHASE_LEFT;
     u->is_apart = !ready->has_segments;
     ev_timer_stop(m->loop, &u->timer);
+    ev_timer_stop(m->loop, &m->tickets_timer);
     pulse_stop(m);
     listeners_set_shared(m->current->listeners, true);
     control_leave(m->control, ready->has_control);

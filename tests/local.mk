@@ -51,6 +51,7 @@ unit_tests = \
     tests/unit/check_store \
     tests/unit/check_subscriber \
     tests/unit/check_text \
+    tests/unit/check_tlsio \
     tests/unit/check_token \
     tests/unit/check_token_keys \
     tests/unit/check_trace \
@@ -104,6 +105,7 @@ e2e_tests = \
     tests/e2e/test_reload.py \
     tests/e2e/test_slow.py \
     tests/e2e/test_systemd.py \
+    tests/e2e/test_tls.py \
     tests/e2e/test_tokens.py \
     tests/e2e/test_upgrade.py
 

@@ -79,6 +79,13 @@ static void turn_away(struct acceptor *a, struct port *p)
     a->reserve = open_reserve();
 }
 
+static void start_pause(struct acceptor *a)
+{
+    ev_timer_stop(a->worker->loop, &a->pause);
+    ev_timer_set(&a->pause, ACCEPTOR_PAUSE_MS / 1e3, 0.);
+    ev_timer_start(a->worker->loop, &a->pause);
+}
+
 /* False: there is nobody left to accept, or accepting must rest. */
 static bool accept_one(struct port *p)
 {
@@ -86,6 +93,11 @@ static bool accept_one(struct port *p)
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
     counters_doing(DOING_ACCEPT, 0);
+    if (p->listener->is_tls && !conns_has_tls_room(a->worker->conns)) {
+        ev_io_stop(a->worker->loop, &p->io); /* the others go on */
+        start_pause(a);
+        return false;
+    }
     int fd = accept4(p->io.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         counters_inc(CTR_connections_accepted);
@@ -106,9 +118,7 @@ static bool accept_one(struct port *p)
     if (error == EMFILE || error == ENFILE)
         turn_away(a, p);
     stop_ports(a, false);
-    ev_timer_stop(a->worker->loop, &a->pause);
-    ev_timer_set(&a->pause, ACCEPTOR_PAUSE_MS / 1e3, 0.);
-    ev_timer_start(a->worker->loop, &a->pause);
+    start_pause(a);
     return false;
 }
 

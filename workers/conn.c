@@ -6,7 +6,6 @@
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,19 +45,6 @@ static size_t descriptor_room(void)
                                                  : (size_t)limit.rlim_cur / 2;
 }
 
-static int start_tls(struct conns *s)
-{
-    const struct worker_start *start = s->worker->start;
-    char why[200];
-    if (!start->tls_certificate_pem || !start->tls_key_pem)
-        return 0;
-    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
-    s->tls = tls_server_new(start->tls_certificate_pem, start->tls_key_pem, why, sizeof why);
-    if (!s->tls)
-        log_error("tls-unusable", "reason", why);
-    return s->tls ? 0 : -EINVAL;
-}
-
 _Static_assert(TRACE_SERIAL_SLOTS >= COUNTERS_MAX_SLOTS, "every slot fits into a serial");
 
 struct conns *conns_new(struct worker *w)
@@ -81,7 +67,7 @@ struct conns *conns_new(struct worker *w)
         w->wheel = wheel_new(w->loop, conns_on_deadline, w);
         s->owns_wheel = true;
     }
-    if (!s->wsocks || !w->wheel || start_tls(s) != 0) {
+    if (!s->wsocks || !w->wheel || conn_tls_init(s) != 0) {
         conns_free(s);
         return NULL;
     }
@@ -262,6 +248,7 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
             free(c);
             return NULL;
         }
+        conn_tls_begin(c);
     }
     c->io.fd = fd;
     c->all_next = s->all;
@@ -325,6 +312,8 @@ void conn_end(struct conn *c)
         return;
     if (c->state == CONN_AUTH || c->state == CONN_OPEN)
         conn_end_websocket(c, CLOSE_LOST, 0);
+    if (c->state == CONN_TLS)
+        conn_tls_end(c);
     c->state = CONN_DEAD;
     fate_closed(c);
     reply_abandon(c->reply);
@@ -437,6 +426,8 @@ static void on_phase_over(struct conn *c)
 {
     switch ((enum conn_state)c->state) {
     case CONN_TLS:
+        conn_tls_timeout();
+        /* fall through */
     case CONN_HTTP:
         /* A connection that rests between requests has kept its word. */
         if (!c->had_request || c->http)

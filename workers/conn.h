@@ -10,8 +10,9 @@
  * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device
  * leaves its session there too, so that whoever walks over devices may send to them.
  *
- * Four files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
- * conn_http.c (requests), conn_ws.c (what a WebSocket client says, and how it is closed);
+ * Five files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
+ * conn_tls.c (TLS handshakes), conn_http.c (requests), conn_ws.c (what a WebSocket client says, and
+ * how it is closed);
  * conn_internal.h is what they share. RFC 6455, section 7.
  */
 #ifndef BELFRY_WORKERS_CONN_H
@@ -37,6 +38,7 @@ enum conn_state { CONN_TLS, CONN_HTTP, CONN_AUTH, CONN_OPEN, CONN_CLOSING, CONN_
 
 struct http;      /* http.h: request under way */
 struct reply;     /* router.h: an answer that is still awaited */
+struct tickets;   /* shared/tickets.h */
 struct tlsio;
 struct wsock;     /* wsock.h: frame under way, pooled */
 struct conn_kept; /* conn_http.c: bytes read and not looked at yet */
@@ -102,6 +104,11 @@ size_t conns_count(const struct conns *s);
 /* Once a second: when most of those who were here have left, their memory goes back to the system.
  */
 void conns_tidy(struct conns *s);
+/* False when max-tls-handshakes are under way: those that do not get on were ended, others hold on.
+ */
+bool conns_has_tls_room(struct conns *s);
+/* The keys of TLS session tickets are these from now on. */
+void conns_set_tickets(struct conns *s, const struct tickets *t);
 /* False when the descriptors left are to be kept for HTTP (health must be answered). */
 bool conns_has_room(const struct conns *s);
 /* At the beginning of a turn of the loop. */

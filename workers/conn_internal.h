@@ -1,5 +1,5 @@
 /*
- * conn_internal.h - what the four files of conn.h share. Nobody else includes it.
+ * conn_internal.h - what the files of conn.h share. Nobody else includes it.
  */
 #ifndef BELFRY_WORKERS_CONN_INTERNAL_H
 #define BELFRY_WORKERS_CONN_INTERNAL_H
@@ -34,6 +34,8 @@ struct conns {
     struct ev_timer again;   /* makes another turn when one was not enough */
     struct wsock_pool *wsocks;
     struct tls_server *tls;  /* NULL: no TLS */
+    size_t shaking;          /* connections in CONN_TLS */
+    int64_t shed_ms;         /* when it was last looked for handshakes that do not get on */
     struct http_limits http_limits;
     uint64_t next_serial;
     unsigned char buffer[CONN_READ_BYTES];
@@ -78,6 +80,19 @@ void conn_arrive(struct conn *c);
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all);
 /* Writes what the socket takes now, in so many calls at most. May end the connection. */
 void conn_write(struct conn *c, int rounds);
+
+/* ---- conn_tls.c ---- */
+
+/* 0; negative errno, logged: certificate and key cannot be used. */
+int conn_tls_init(struct conns *s);
+/* The connection is in CONN_TLS from now on; or will not be any more. */
+void conn_tls_begin(struct conn *c);
+void conn_tls_end(struct conn *c);
+/* Counts that handshake-timeout is over. */
+void conn_tls_timeout(void);
+/* A step of the handshake. May lead to CONN_HTTP, without tls
+ * for an answer in the clear, or end the connection; else returns what to wait for. */
+int conn_tls_shake(struct conn *c);
 
 /* ---- conn_http.c ---- */
 

@@ -209,7 +209,7 @@ static void read_once(struct conn *c)
     }
 }
 
-/* ---- TLS ---- */
+/* ---- events ---- */
 
 static void watch(struct conn *c, int events)
 {
@@ -225,20 +225,12 @@ static void watch(struct conn *c, int events)
 
 static void shake_hands(struct conn *c)
 {
-    int events = EV_READ;
-    int result = tlsio_handshake(c->tls, &events);
-    if (result == 0) {
+    int events = conn_tls_shake(c);
+    if (c->state == CONN_TLS)
         watch(c, events);
-    } else if (result < 0) {
-        counters_inc(CTR_tls_handshake_failures);
-        conn_end(c);
-    } else {
-        c->state = CONN_HTTP;
+    else if (c->state == CONN_HTTP && c->tls)
         read_once(c); /* the request may have come in the same segment */
-    }
 }
-
-/* ---- events ---- */
 
 static void another_turn(struct conns *s)
 {

@@ -22,6 +22,7 @@ workers_libworkers_la_SOURCES = \
     workers/conn_http.c \
     workers/conn_internal.h \
     workers/conn_io.c \
+    workers/conn_tls.c \
     workers/conn_ws.c \
     workers/context.h \
     workers/device.c \

@@ -337,6 +337,17 @@ static void set_log(struct ipc_message *m)
     log_set_format((enum log_format)how.format);
 }
 
+static void set_tickets(struct life *life, struct ipc_message *m)
+{
+    struct tickets tickets;
+    if (m->body_len != sizeof(tickets))
+        return;
+    memcpy(&tickets, m->body, sizeof(tickets));
+    conns_set_tickets(life->worker.conns, &tickets);
+    explicit_bzero(&tickets, sizeof(tickets));
+    explicit_bzero(m->body, m->body_len);
+}
+
 static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
@@ -366,6 +377,9 @@ static void on_message(struct life *life, struct ipc_message *m)
         break;
     case CONTROL_LOG:
         set_log(m);
+        break;
+    case CONTROL_TICKETS:
+        set_tickets(life, m);
         break;
     default:
         log_warning("control-unknown", "type", LOG_INT(m->type));

@@ -15,6 +15,7 @@
 #include "shared/keys.h"
 #include "shared/options.h"
 #include "shared/redisurl.h"
+#include "shared/tickets.h"
 #include "shared/token.h"
 #include "shared/trace.h"
 #include "shared/usertable.h"
@@ -42,6 +43,7 @@ struct worker_start {
     const char *demo_page;    /* HTML of GET / in --dev; NULL: none */
     const char *tls_certificate_pem; /* read by the privileged master; NULL: no TLS */
     const char *tls_key_pem;
+    const struct tickets *tickets; /* those of now; CONTROL_TICKETS brings later ones */
     uint32_t slot;
     int control_fd;           /* ipc.h, this worker's end */
 };
