@@ -405,7 +405,7 @@ async def test_who_vanishes_in_the_middle_of_a_record_is_lost(make_tls, pair, us
 async def test_a_slow_reader_gets_everything_in_order(make_tls, redis, pair, user):
     server = make_tls(workers="1", history_size="200")
     slow = Tls(server, pair[0])
-    slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
     upgrade(slow, user)
     sent = [message(user=user, payload={"text": "x" * 30000, "n": n}) for n in range(60)]
     produce(redis, user, *sent)
@@ -461,13 +461,17 @@ def test_sessions_outlive_a_reload_and_an_upgrade(make_tls, tmp_path):
 
 
 def test_running_workers_get_new_keys(make_tls, tmp_path):
-    server = make_tls(tls_session_time="6s")
+    life_s = 2.0
+    server = make_tls(tls_session_time="%ds" % life_s)
     path = str(tmp_path / "session")
-    begin_session(server, path)
     server.wait_log("tickets-rotated")
-    begin_session(server, path)
-    for _ in range(6):
-        assert is_resumed(server, path)
+    took_s = life_s
+    while took_s >= life_s:  # a slow machine tries again
+        began = time.monotonic()
+        begin_session(server, path)
+        resumed = [is_resumed(server, path) for _ in range(6)]
+        took_s = time.monotonic() - began
+    assert all(resumed)
     mark = server.mark()
     server.wait_log("tickets-rotated", after=mark)
     mark = server.mark()
