@@ -176,7 +176,7 @@ class Redis(Process):
             argv += ["--requirepass", self.password]
         self.spawn(argv, pipe="stdout")
         self._client = None
-        eventually(self._answers, "redis-server answers")
+        eventually(self._answers, "redis-server answers", 60)  # it reads its append-only file
 
     def _answers(self):
         if not self.is_running():

@@ -1,4 +1,4 @@
-"""Many who come at once: each is served, those who say nothing yet and those who are gone again, too.
+"""Many who come at once: each is served, who says nothing yet and who is gone again, too.
 
 A worker that is stopped for a moment finds them all in the kernel's queue. Contract: GET /ws.
 """
