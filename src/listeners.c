@@ -3,6 +3,7 @@
 #include "src/listeners.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -56,6 +57,25 @@ static void socket_shut(struct listener_socket *s)
         unixsock_remove(s->path, &s->file);
 }
 
+/* Socket filters are told of in socket(7). Connections that were made before have none of it. */
+static void socket_take_nothing(const struct listener_socket *s)
+{
+    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {.len = 1, .filter = &nothing};
+    if (setsockopt(s->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0)
+        log_debug("listener-filter-failed", "error", log_errno(errno));
+}
+
+/* Of a socket that listens tcp_info says how many wait to be accepted. */
+static bool socket_has_queue(const struct listener_socket *s)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    memset(&info, 0, sizeof(info));
+    return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_state == TCP_LISTEN && info.tcpi_unacked > 0;
+}
+
 static void socket_unref(struct listener_socket *s)
 {
     if (!s || --s->refs)
@@ -80,6 +100,21 @@ void listeners_free(struct listeners *l)
         free_entry(&l->entries[i]);
     free(l->entries);
     free(l);
+}
+
+bool listeners_close_queues(struct listeners *l)
+{
+    bool has_queue = false;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct entry *e = &l->entries[i];
+        for (size_t j = 0; j < e->count && !e->is_metrics && !e->address.is_unix; j++) {
+            if (e->sockets[j]->is_borrowed || e->sockets[j]->is_shared)
+                continue;
+            socket_take_nothing(e->sockets[j]);
+            has_queue |= socket_has_queue(e->sockets[j]);
+        }
+    }
+    return has_queue;
 }
 
 void listeners_shut_clients(struct listeners *l)

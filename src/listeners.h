@@ -83,6 +83,11 @@ void listeners_listen(struct listeners *l);
  * holds them (shutdown(2)), are closed, and their unix files removed. Accepts NULL. */
 void listeners_free(struct listeners *l);
 
+/* Lets no new client into the queues of TCP sockets: its first packet is dropped, and when it is
+ * sent again nobody listens any more. True while somebody waits in such a queue yet, whom shutting
+ * would reset. May be called again. */
+bool listeners_close_queues(struct listeners *l);
+
 /* Stops listening to clients now, for every process that holds the sockets; metrics go on. */
 void listeners_shut_clients(struct listeners *l);
 

@@ -87,24 +87,35 @@ static __attribute__((format(printf, 3, 4))) int fail_start(struct master *m, in
 
 /* ---- the end ---- */
 
+static void shut_after(struct master *m, double after_s)
+{
+    ev_timer_stop(m->loop, &m->shut_timer);
+    ev_timer_set(&m->shut_timer, after_s, 0.0);
+    ev_timer_start(m->loop, &m->shut_timer);
+}
+
+/* Whoever waits in a queue when it is shut is reset; a busy worker has not accepted them yet. */
+static bool must_wait_for_queues(struct master *m)
+{
+    return m->state == INSTANCE_DRAINING && clock_mono_ms() < m->shut_by_ms &&
+           listeners_close_queues(m->current->listeners);
+}
+
 static void on_shut(struct ev_loop *loop, struct ev_timer *timer, int events)
 {
     struct master *m = timer->data;
     (void)loop;
     (void)events;
+    if (must_wait_for_queues(m)) {
+        shut_after(m, MASTER_SHUT_S / 5);
+        return;
+    }
     reload_shut(m);
     if (m->source.inherited && m->is_head_ours)
         listeners_keep_borrowed(m->source.inherited);
     /* Whoever connects now is to be refused at once, not to wait in a queue that nobody empties. */
     if (m->state >= INSTANCE_DRAINING)
         listeners_shut_clients(m->current->listeners);
-}
-
-static void shut_after(struct master *m, double after_s)
-{
-    ev_timer_stop(m->loop, &m->shut_timer);
-    ev_timer_set(&m->shut_timer, after_s, 0.0);
-    ev_timer_start(m->loop, &m->shut_timer);
 }
 
 void master_shut_later(struct master *m)
@@ -163,8 +174,9 @@ static void drain(struct master *m, const char *cause)
     int64_t over_ms = m->current->opt->drain_time;
     uint32_t lame_ms = lame_time(over_ms);
     struct control_drain how = master_drain_order(m, false);
-    /* They accept until the sockets are shut: what waits in a queue then would be reset. */
-    how.lame_ms = lame_ms ? lame_ms + (uint32_t)(2 * MASTER_SHUT_S * 1e3) : 0;
+    /* They accept until the sockets are shut. */
+    how.lame_ms = lame_ms ? lame_ms + MASTER_QUEUE_MS + (uint32_t)(2 * MASTER_SHUT_S * 1e3) : 0;
+    m->shut_by_ms = lame_ms ? clock_mono_ms() + lame_ms + MASTER_QUEUE_MS : 0;
     log_notice("draining", "cause", cause, "over_ms", LOG_INT(over_ms));
     notify_stopping("draining");
     supervisor_drain_all(m->supervisor, &how);

@@ -33,6 +33,7 @@
 #define MASTER_RELOAD_S 45.0 /* a reload that has not ended by then is given up */
 #define MASTER_LAME_MS 5000  /* most of a graceful stop that is spent telling load balancers */
 #define MASTER_SHUT_S 0.05   /* time for workers to stop accepting before a socket is shut down */
+#define MASTER_QUEUE_MS 400  /* for workers to accept who waits when a graceful stop is lame no more */
 
 struct master {
     struct ev_loop *loop;
@@ -72,6 +73,7 @@ struct master {
     int64_t started_wall_ms;
     struct ev_signal signals[MASTER_SIGNALS];
     struct ev_timer shut_timer; /* of sockets that nobody is to serve any more */
+    int64_t shut_by_ms;         /* monotonic: until then those in the queues are waited for */
 
     struct text_buf report;        /* errors of the start or the reload, lines */
     struct ev_timer reload_timer;  /* end of the time a reload may take; at once when it failed */

@@ -190,6 +190,14 @@ void acceptor_stop(struct acceptor *a, bool is_replaced)
     stop_ports(a, !is_replaced);
 }
 
+bool acceptor_has_clients(const struct acceptor *a)
+{
+    bool has_clients = a && ev_is_active(&a->pause);
+    for (size_t i = 0; a && i < a->port_count; i++)
+        has_clients |= !a->ports[i].listener->is_metrics && ev_is_active(&a->ports[i].io);
+    return has_clients;
+}
+
 void acceptor_free(struct acceptor *a)
 {
     if (!a)

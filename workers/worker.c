@@ -189,7 +189,8 @@ static void drain_step(struct life *life)
 {
     int64_t now_ms = clock_mono_ms(), passed_ms = now_ms - life->began_ms;
     struct census census = {.life = life};
-    if (life->lame_until_ms && now_ms >= life->lame_until_ms)
+    if (life->lame_until_ms &&
+        (now_ms >= life->lame_until_ms || !acceptor_has_clients(life->worker.acceptor)))
         end_lameness(life);
     if (passed_ms >= life->over_ms && passed_ms >= DRAIN_GIVE_MS)
         handover_give_up(life->worker.handover);

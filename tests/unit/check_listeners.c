@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,6 +251,38 @@ START_TEST(clients_are_shut_out_while_metrics_go_on)
 }
 END_TEST
 
+START_TEST(who_waits_is_kept_while_nobody_new_gets_into_a_queue)
+{
+    struct listeners *l;
+    struct address a;
+    const char *reason;
+    ck_assert_int_eq(open_set("127.0.0.1:0", NULL, "127.0.0.1:0", 1, NULL, &l), 0);
+    ck_assert_int_eq(address_parse(listeners_address(l, 0, NULL), &a, &reason), 0);
+    int waits = socket(AF_INET, SOCK_STREAM, 0), late = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(connect(waits, (struct sockaddr *)&a.storage, a.len), 0);
+    ck_assert(listeners_close_queues(l));
+    ck_assert_int_eq(fcntl(late, F_SETFL, O_NONBLOCK), 0);
+    ck_assert_int_lt(connect(late, (struct sockaddr *)&a.storage, a.len), 0);
+    ck_assert_int_eq(errno, EINPROGRESS);
+    ck_assert(listeners_close_queues(l));
+    struct worker_listener w;
+    ck_assert_uint_ge(listeners_of_worker(l, 0, 1, false, &w, 1), 1);
+    int accepted = accept(w.fd, NULL, NULL);
+    ck_assert_int_ge(accepted, 0);
+    ck_assert_int_eq(send(waits, "x", 1, 0), 1);
+    char byte;
+    ck_assert_int_eq(recv(accepted, &byte, 1, 0), 1);
+    ck_assert(!listeners_close_queues(l));
+    ck_assert_int_eq(try_connect(listeners_address(l, 1, NULL)), 0); /* metrics */
+    listeners_shut_clients(l);
+    ck_assert(!listeners_close_queues(l));
+    close(accepted);
+    close(late);
+    close(waits);
+    listeners_free(l);
+}
+END_TEST
+
 START_TEST(a_stale_socket_file_is_replaced_and_a_live_one_is_not)
 {
     struct unixsock_file file, second;
@@ -434,6 +467,7 @@ int main(void)
     tcase_add_test(t, a_port_on_which_another_process_listens_is_refused);
     tcase_add_test(t, both_families_are_served_by_one_star);
     tcase_add_test(t, clients_are_shut_out_while_metrics_go_on);
+    tcase_add_test(t, who_waits_is_kept_while_nobody_new_gets_into_a_queue);
     tcase_add_test(t, a_stale_socket_file_is_replaced_and_a_live_one_is_not);
     tcase_add_test(t, a_file_that_is_no_socket_is_never_removed);
     tcase_add_test(t, one_bad_address_opens_nothing);
