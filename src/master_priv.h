@@ -33,7 +33,7 @@
 #define MASTER_RELOAD_S 45.0 /* a reload that has not ended by then is given up */
 #define MASTER_LAME_MS 5000  /* most of a graceful stop that is spent telling load balancers */
 #define MASTER_SHUT_S 0.05   /* time for workers to stop accepting before a socket is shut down */
-#define MASTER_QUEUE_MS 400  /* for workers to accept who waits when a graceful stop is lame no more */
+#define MASTER_QUEUE_MS 400  /* for workers to accept who waits when nobody new gets in any more */
 
 struct master {
     struct ev_loop *loop;
