@@ -505,3 +505,10 @@ int token_mint(const struct token_keys *k, const char *user_id, bool admin, int6
     cJSON_Delete(root);
     return r;
 }
+
+void token_prepare(void)
+{
+    jwt_t *jwt = NULL;
+    if (jwt_new(&jwt) == 0)
+        jwt_free(jwt);
+}

@@ -72,4 +72,8 @@ enum token_result token_verify(const struct token_keys *k, const char *token, si
 int token_mint(const struct token_keys *k, const char *user_id, bool admin, int64_t ttl_ms,
                int64_t now_ms, char **out);
 
+/* Has libjwt's JSON library take its random seed now: later /dev/urandom may be out of reach, and
+ * without it the seed could be guessed. */
+void token_prepare(void);
+
 #endif

@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -110,6 +112,28 @@ int privileges_find(const char *user, const char *group, struct privileges *out,
                      : find_switch(user, group, out, why, cap);
 }
 
+/* So that nothing that is executed later could get one back. */
+static void empty_bounding_set(void)
+{
+    for (unsigned long capability = 0;
+         prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+}
+
+/* What a service manager gave for ports below 1024 (ambient capabilities) is the master's. */
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (syscall(SYS_capget, &head, sets) < 0)
+        return -errno;
+    if (!(sets[0].permitted | sets[1].permitted | sets[0].inheritable | sets[1].inheritable))
+        return 0;
+    memset(sets, 0, sizeof(sets));
+    return syscall(SYS_capset, &head, sets) < 0 ? -errno : 0;
+}
+
 /* The order matters: after setuid nothing else could be changed. */
 static int become(const struct privileges *p)
 {
@@ -125,8 +149,10 @@ static int become(const struct privileges *p)
 
 int privileges_drop(const struct privileges *p, pid_t parent, int death_signal)
 {
+    int error;
     if (p->is_switch) {
-        int error = become(p);
+        empty_bounding_set();
+        error = become(p);
         if (error)
             return error;
 #ifdef TRACES_ITSELF
@@ -134,6 +160,9 @@ int privileges_drop(const struct privileges *p, pid_t parent, int death_signal)
         prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 #endif
     }
+    error = drop_capabilities();
+    if (error)
+        return error;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -errno;
     /* After the switch, because changing the user takes the signal back. */

@@ -33,7 +33,8 @@ int privileges_find(const char *user, const char *group, struct privileges *out,
                     size_t cap);
 
 /*
- * Becomes that user, checks that there is no way back, and sets no_new_privs. Then asks the kernel
+ * Becomes that user, checks that there is no way back, gives all capabilities up, and sets
+ * no_new_privs. Then asks the kernel
  * for death_signal when the parent dies; -ESRCH when it has died already (parent: its pid). 0 or
  * negative errno: the caller must exit.
  */

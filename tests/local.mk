@@ -44,6 +44,7 @@ unit_tests = \
     tests/unit/check_recent \
     tests/unit/check_redislink \
     tests/unit/check_redisurl \
+    tests/unit/check_sandbox \
     tests/unit/check_segment \
     tests/unit/check_session \
     tests/unit/check_session_lag \
@@ -103,6 +104,7 @@ e2e_tests = \
     tests/e2e/test_processes.py \
     tests/e2e/test_redis_faults.py \
     tests/e2e/test_reload.py \
+    tests/e2e/test_sandbox.py \
     tests/e2e/test_slow.py \
     tests/e2e/test_systemd.py \
     tests/e2e/test_tls.py \

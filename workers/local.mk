@@ -72,6 +72,9 @@ workers_libworkers_la_SOURCES = \
     workers/roster.h \
     workers/router.c \
     workers/router.h \
+    workers/sandbox.c \
+    workers/sandbox.def \
+    workers/sandbox.h \
     workers/session.c \
     workers/session.h \
     workers/session_handover.c \
@@ -102,4 +105,5 @@ workers_libworkers_la_LIBTOOLFLAGS = --tag=disable-shared
 workers_libworkers_la_LIBADD = \
     $(WSLAY_LIBS) \
     $(EV_LIBS) \
+    $(SECCOMP_LIBS) \
     $(ZLIB_LIBS)

@@ -36,6 +36,12 @@ struct tlsio {
     bool is_broken; /* after a fatal error nothing may be called but SSL_free */
 };
 
+void tls_prepare(void)
+{
+    OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL);
+    ERR_clear_error();
+}
+
 /* ---- one certificate ---- */
 
 /* A key with a passphrase must fail, not ask a terminal. */

@@ -33,6 +33,8 @@ enum tls_failure {
     TLS_FAILURE_LEFT        /* the client is gone */
 };
 
+/* OpenSSL reads its configuration now, and opens no file for itself later. */
+void tls_prepare(void);
 /* From PEM texts. session_ms: for how long a session may be resumed; 0: not at all. NULL when
  * certificate and key cannot be used: then *fault and a text in why (no secrets, no file names). */
 struct tls_server *tls_server_new(const char *certificate_pem, const char *key_pem,

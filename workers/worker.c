@@ -23,6 +23,7 @@
 #include "workers/inquest.h"
 #include "workers/marker.h"
 #include "workers/router.h"
+#include "workers/sandbox.h"
 #include "workers/session.h"
 #include "workers/store.h"
 #include "workers/subscriber.h"
@@ -483,6 +484,21 @@ static void init_context(struct worker *w, const struct worker_start *start)
                                         .history_ttl_ms = opt->history_ttl};
 }
 
+/* Before anything is heard from outside, and before there are threads. */
+static void enter_sandbox(const struct worker_start *start)
+{
+    if (start->opt->sandbox != CHOICE_ON || !sandbox_is_possible())
+        return;
+    token_prepare();
+    struct sandbox s = sandbox_enter(start->redis);
+    counters_set(CTR_sandboxed, s.has_seccomp);
+    if (s.seccomp_error || s.landlock_error)
+        log_warning("sandbox-refused", "seccomp", log_errno(s.seccomp_error), "landlock",
+                    log_errno(s.landlock_error));
+    log_info("worker-sandboxed", "seccomp", s.has_seccomp ? "yes" : "no", "landlock",
+             LOG_INT(s.landlock));
+}
+
 /* Name of the module that could not be made, NULL when all are there, but for the acceptor. */
 static const char *make_modules(struct worker *w)
 {
@@ -622,6 +638,7 @@ int worker_run(const struct worker_start *start)
     trace_set_time(clock_wall_us());
     fate_started();
     init_context(w, start);
+    enter_sandbox(start);
     make_loop(w);
     if (w->loop) {
         missing = make_modules(w);

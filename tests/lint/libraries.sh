@@ -9,6 +9,7 @@ wslay/              frame wsock wsclient
 openssl/            handshake publish redislink tlsio token_keys wsclient
 jwt\.h              token token_keys
 zlib\.h             frame wsock
+seccomp\.h          sandbox
 hiredis/adapters/   redislink
 hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber
 cjson/|cJSON\.h     json token
