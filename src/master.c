@@ -453,11 +453,12 @@ static void on_tickets_due(struct ev_loop *loop, struct ev_timer *timer, int eve
     (void)loop;
     (void)events;
     int error = tickets_rotate(&m->tickets, clock_mono_ms());
-    if (error)
+    if (error) {
         log_warning("tickets-not-rotated", "error", log_errno(error));
-    else
+    } else {
         supervisor_send_tickets(m->supervisor);
-    log_debug("tickets-rotated");
+        log_debug("tickets-rotated");
+    }
     master_plan_tickets(m);
 }
 

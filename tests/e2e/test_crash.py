@@ -122,7 +122,8 @@ async def test_totals_never_go_back(redis, make_server, user):
         produce(redis, user, message(user=user))
         await c.next()
     highest = server.status()["totals"]
-    gauges = {"connections", "websockets", "connected_users_local", "devices_lagging"}
+    gauges = {"connections", "websockets", "connected_users_local", "devices_lagging",
+              "sandboxed", "tls_handshakes_open"}
     for n in range(3):
         pids = server.worker_pids()
         for pid in pids:
