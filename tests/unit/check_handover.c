@@ -41,13 +41,21 @@ static void on_end(void *data, const char *why)
 
 static const struct handover_link_owner test_owner = {on_record, on_end};
 
-/* The loop of worker.c: connections are written to and freed at the end of a turn. */
+/* The loop of worker.c: a turn has its time for reading, and at its end connections are written to
+ * and freed. */
+static void on_turn_begin(struct ev_loop *loop, struct ev_check *c, int events)
+{
+    (void)loop, (void)c, (void)events;
+    conns_begin_turn(unit_worker.conns, clock_mono_us());
+}
+
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *p, int events)
 {
     (void)loop, (void)p, (void)events;
     conns_flush(unit_worker.conns, true);
 }
 
+static struct ev_check turn_begin;
 static struct ev_prepare turn_end;
 
 static void setup(void)
@@ -72,6 +80,9 @@ static void setup(void)
     unit_worker.sessions = sessions_new(&unit_worker);
     unit_worker.handover = handover_new(&unit_worker);
     unit_worker.inquest = inquest_new(&unit_worker);
+    ev_check_init(&turn_begin, on_turn_begin);
+    ev_set_priority(&turn_begin, EV_MAXPRI);
+    ev_check_start(unit_worker.loop, &turn_begin);
     ev_prepare_init(&turn_end, on_turn_end);
     ev_prepare_start(unit_worker.loop, &turn_end);
     memset(records, 0, sizeof(records));
@@ -92,6 +103,7 @@ static void teardown(void)
     subscriber_free(unit_worker.subscriber);
     store_free(unit_worker.store);
     hub_free(unit_worker.hub);
+    ev_check_stop(unit_worker.loop, &turn_begin);
     ev_prepare_stop(unit_worker.loop, &turn_end);
     if (client >= 0)
         close(client);
