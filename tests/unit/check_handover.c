@@ -166,6 +166,7 @@ static struct handover_device quiet(void)
     return (struct handover_device){.serial = 0x101,
                                     .conn_state = CONN_OPEN,
                                     .device_state = DEVICE_LIVE,
+                                    .last_read_ms = worker_now_ms(&unit_worker), /* no ping yet */
                                     .is_unix = true,
                                     .is_echo = true};
 }
