@@ -384,7 +384,6 @@ def test_a_client_that_has_said_its_last_is_still_answered(server, pair):
 def test_the_end_is_announced(server, pair):
     """close_notify, so that nobody could have cut the answer short."""
     with Tls(server, pair[0]) as c:
-        c.tls.context.options &= ~ssl.OP_NO_TICKET
         c.send(ASK)
         with pytest.raises(EOFError) as e:
             c.until(b"never")
