@@ -73,7 +73,7 @@ static int allow_one_of(scmp_filter_ctx filter, int number, unsigned argument,
 {
     int error = 0;
     for (size_t i = 0; !error && i < count; i++)
-        error = allow_if(filter, number, SCMP_CMP(argument, SCMP_CMP_EQ, values[i]));
+        error = allow_if(filter, number, SCMP_CMP(argument, SCMP_CMP_EQ, values[i], 0));
     return error;
 }
 
@@ -112,9 +112,9 @@ static int ask(scmp_filter_ctx filter, int number, const struct needs *n)
     if (number == SCMP_SYS(openat))
         return ask_open(filter, number, 2, n);
     if (number == SCMP_SYS(prlimit64)) /* may be asked, not changed */
-        return allow_if(filter, number, SCMP_CMP(2, SCMP_CMP_EQ, 0));
+        return allow_if(filter, number, SCMP_CMP(2, SCMP_CMP_EQ, 0, 0));
     if (number == SCMP_SYS(tgkill)) /* abort(3) */
-        return allow_if(filter, number, SCMP_CMP(0, SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        return allow_if(filter, number, SCMP_CMP(0, SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     if (number == SCMP_SYS(clone) && n->names) /* threads, no processes */
         return allow_if(filter, number,
                         SCMP_CMP(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
