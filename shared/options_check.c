@@ -241,8 +241,6 @@ static void check_values(struct checker *c)
             "is longer than ping-interval: a lost client is noticed late");
     if (o->replay_limit > o->history_size)
         say(c, false, OPT_replay_limit, "is more than history-size, which is what is stored");
-    if (o->compression == CHOICE_ON)
-        say(c, false, OPT_compression, "has no effect: this version does not compress");
     if (o->redis_command_timeout > 3 * o->redis_probe_interval)
         say(c, false, OPT_redis_command_timeout,
             "is longer than three times redis-probe-interval, after which health is degraded");

@@ -13,9 +13,11 @@ unit_tests = \
     tests/unit/check_commands \
     tests/unit/check_counters \
     tests/unit/check_ctl_events \
+    tests/unit/check_deflate \
     tests/unit/check_dev \
     tests/unit/check_emit \
     tests/unit/check_events \
+    tests/unit/check_extensions \
     tests/unit/check_filter \
     tests/unit/check_frame \
     tests/unit/check_handover \
@@ -90,7 +92,9 @@ e2e_tests = \
     tests/e2e/test_commands.py \
     tests/e2e/test_crash.py \
     tests/e2e/test_crowd.py \
+    tests/e2e/test_deflate.py \
     tests/e2e/test_delivery.py \
+    tests/e2e/test_echo.py \
     tests/e2e/test_explain.py \
     tests/e2e/test_half_open.py \
     tests/e2e/test_handshake.py \

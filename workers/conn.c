@@ -61,7 +61,7 @@ struct conns *conns_new(struct worker *w)
     /* Serials go on where an earlier worker of this slot cannot have been: 2^12 a millisecond. The
      * slot is in them, for a connection keeps its serial in whatever worker it is. */
     s->next_serial = (uint64_t)clock_wall_ms() << 20 | w->start->slot;
-    s->wsocks = wsock_pool_new((size_t)w->opt->max_message_size, &conn_ws_events);
+    s->wsocks = wsock_pool_new(w->deflate, &conn_ws_events);
     ev_timer_init(&s->again, on_again, 0., 0.);
     if (!w->wheel) {
         w->wheel = wheel_new(w->loop, conns_on_deadline, w);
@@ -399,7 +399,7 @@ void conn_arm(struct conn *c)
         return;
     if (c->phase_until_ms)
         at_ms = c->phase_until_ms;
-    if (c->state == CONN_AUTH || c->state == CONN_OPEN) {
+    if ((c->state == CONN_AUTH || c->state == CONN_OPEN) && !c->is_echo) {
         t = c->ping_sent_ms ? c->ping_sent_ms + opt->pong_timeout
                             : c->last_read_ms + opt->ping_interval;
         if (t < at_ms)
@@ -484,7 +484,7 @@ void conns_on_deadline(void *data, struct wheel_entry *e)
     else if (c->state == CONN_OPEN && c->token_expires_ms &&
              worker_wall_ms(w) >= c->token_expires_ms)
         conn_close(c, CLOSE_EXPIRED);
-    else if (c->state == CONN_AUTH || c->state == CONN_OPEN)
+    else if ((c->state == CONN_AUTH || c->state == CONN_OPEN) && !c->is_echo)
         check_life(c, now_ms);
     conn_arm(c);
 }

@@ -74,6 +74,7 @@ struct conn {
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */
     uint8_t state;                 /* enum conn_state */
     uint8_t close_reason;          /* enum close_reason, once closing */
+    uint8_t deflate_bits;          /* permessage-deflate: window of what we send; 0: none */
     bool is_metrics : 1;           /* came on the metrics listener */
     bool is_unix : 1;
     bool in_flush : 1;             /* among the marked or the arrivals */
@@ -92,7 +93,6 @@ struct conn {
     bool saw_eof : 1;              /* the peer has said its last, but may still read */
     bool is_admin : 1;
     bool is_echo : 1;              /* /echo: no session, everything comes back */
-    bool is_deflate : 1;           /* permessage-deflate negotiated */
 };
 
 /* All connections of the worker. Makes w->wheel when it is NULL. Logs the reason and returns NULL
@@ -165,7 +165,7 @@ void conn_send_http(struct conn *c, struct text_buf *response, bool keep_alive);
  * without: waits for the auth frame. resume, filter: given. */
 void conn_upgraded(struct conn *c, const struct token_claims *claims, struct resume *resume,
                    struct filter *filter);
-/* The same for /echo: no session. */
+/* The same for /echo: no session, no pings, and messages of up to 32 MB. */
 void conn_upgraded_echo(struct conn *c);
 /* Valid auth frame: opens the session (CONN_AUTH) or renews the expiry (CONN_OPEN). Resume and
  * filter given; ignored in CONN_OPEN. Returns false when the connection is being closed instead

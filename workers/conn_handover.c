@@ -8,6 +8,7 @@
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn_internal.h"
+#include "workers/deflate.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/inquest.h"
@@ -48,7 +49,7 @@ static void save(struct conn *c, struct handover_device *d)
         .is_unix = c->is_unix,
         .is_admin = c->is_admin,
         .is_echo = c->is_echo,
-        .is_deflate = c->is_deflate,
+        .deflate_bits = c->deflate_bits,
     };
 }
 
@@ -108,8 +109,11 @@ int conn_give(struct conn *c, bool is_shared, struct text_buf *out)
 
 /* ---- taking ---- */
 
-static void restore(struct conn *c, const struct handover_device *d)
+static int restore(struct conn *c, const struct handover_device *d)
 {
+    if (d->deflate_bits &&
+        (d->deflate_bits < DEFLATE_WINDOW_MIN || d->deflate_bits > DEFLATE_WINDOW_MAX))
+        return -EBADMSG;
     c->serial = d->serial;
     c->received_bytes = d->received_bytes;
     c->outq.written = d->sent_bytes;
@@ -123,8 +127,9 @@ static void restore(struct conn *c, const struct handover_device *d)
     c->rate_tokens = d->rate_tokens;
     c->is_admin = d->is_admin;
     c->is_echo = d->is_echo;
-    c->is_deflate = d->is_deflate;
+    c->deflate_bits = d->deflate_bits;
     c->state = d->conn_state == CONN_AUTH ? CONN_AUTH : CONN_OPEN;
+    return 0;
 }
 
 /* What is a session's, with a user or (before its auth frame) without. */
@@ -203,8 +208,9 @@ bool conn_take(struct worker *w, int fd, int from_slot, struct text_span state, 
         refuse(c, error, d.is_mid_frame);
         return false;
     }
-    restore(c, &d);
-    error = restore_session(c, &d, e);
+    error = restore(c, &d);
+    if (!error)
+        error = restore_session(c, &d, e);
     if (error || (error = outq_restore(&c->outq, d.queue))) {
         /* What is queued by now may be less than what was to follow. */
         refuse(c, error, d.is_mid_frame);

@@ -80,6 +80,11 @@ void conn_arrive(struct conn *c);
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all);
 /* Writes what the socket takes now, in so many calls at most. May end the connection. */
 void conn_write(struct conn *c, int rounds);
+/* What this client is sent of a frame: itself, or the same deflated, which is the frame's. */
+static inline struct frame *conn_form(const struct conn *c, struct frame *f)
+{
+    return c->deflate_bits ? frame_for_window(f, c->worker->deflate, c->deflate_bits) : f;
+}
 
 /* ---- conn_tls.c ---- */
 

@@ -111,6 +111,7 @@ static void queue_rest(struct conn *c, struct frame *f, size_t n)
 
 void conn_send_now(struct conn *c, struct frame *f)
 {
+    f = conn_form(c, f);
     if (c->state != CONN_OPEN || c->outq.head || c->is_blocked || c->tls) {
         conn_send(c, f);
         return;

@@ -17,7 +17,7 @@
 #define CLOSE_QUEUE_MAX_BYTES 65536
 #define RATE_UNIT 1000 /* rate_tokens of one message */
 #define RATE_BURST 2   /* seconds' worth */
-#define NO_STATUS 1005
+#define ECHO_MAX_BYTES (32 << 20) /* of a message to /echo, whatever max-message-size is */
 
 static bool is_listening(const struct conn *c)
 {
@@ -216,6 +216,14 @@ static void send_close(struct conn *c, int code, const char *reason)
     conn_mark(c);
 }
 
+/* A close frame is to follow. On /echo all that was said comes back before it, which is what /echo
+ * is for. */
+static void shorten_queue(struct conn *c)
+{
+    if (c->outq.bytes > CLOSE_QUEUE_MAX_BYTES && !c->is_echo)
+        outq_drop_frames(&c->outq);
+}
+
 static void on_close(void *data, int code)
 {
     struct conn *c = data;
@@ -223,8 +231,7 @@ static void on_close(void *data, int code)
     if (is_listening(c)) {
         conn_end_websocket(c, CLOSE_CLIENT, code);
         /* It may have asked something just before: what waits still goes out, if it is not much. */
-        if (c->outq.bytes > CLOSE_QUEUE_MAX_BYTES)
-            outq_drop_frames(&c->outq);
+        shorten_queue(c);
         send_close(c, code, ""); /* RFC 6455, section 5.5.1: the same code comes back */
     }
     c->is_deaf = true;
@@ -251,7 +258,11 @@ void conn_ws_input(struct conn *c, const unsigned char *bytes, size_t len)
 {
     if (c->is_deaf || c->state == CONN_DEAD)
         return;
-    if (wsock_feed(c->worker->conns->wsocks, &c->wsock, c, bytes, len) != 0) {
+    struct wsock_terms terms = {
+        .max_message_bytes = c->is_echo ? ECHO_MAX_BYTES : (size_t)c->worker->opt->max_message_size,
+        .is_deflate = c->deflate_bits != 0,
+    };
+    if (wsock_feed(c->worker->conns->wsocks, &c->wsock, terms, c, bytes, len) != 0) {
         conn_close(c, CLOSE_INTERNAL);
         c->is_deaf = true;
         close_tcp_after_flush(c);
@@ -292,8 +303,9 @@ void conn_close(struct conn *c, enum close_reason reason)
             break;
         }
         conn_end_websocket(c, reason, row->code);
-        if (reason == CLOSE_SLOW || c->outq.bytes > CLOSE_QUEUE_MAX_BYTES)
+        if (reason == CLOSE_SLOW)
             outq_drop_frames(&c->outq);
+        shorten_queue(c);
         send_close(c, row->code, row->reason);
         break;
     case CONN_CLOSING:
@@ -310,7 +322,8 @@ void conn_close(struct conn *c, enum close_reason reason)
  * everybody with slow-consumer = disconnect; else a broadcast takes the place of older ones, and
  * messages to the user are refused: session_lag.c gets them from the list when there is room. That
  * the list is more than the queue takes is no fault of the client's: it comes in pieces to
- * everybody.
+ * everybody. For /echo there is no limit here: nothing is read from it while much waits, and that
+ * one of its messages is large is what it is for.
  */
 enum verdict { QUEUE, REFUSE, LEAVE };
 
@@ -352,6 +365,8 @@ static enum verdict judge(struct conn *c, const struct frame *f)
     bool conflates = c->worker->opt->slow_consumer == SLOW_CONSUMER_CONFLATE;
     if (!is_listening(c))
         return LEAVE;
+    if (c->is_echo)
+        return QUEUE;
     if (c->outq.bytes + f->len > limit / 2 && !c->is_blocked) {
         /* Much in one turn is no sign of a slow client: only what its socket refuses counts. */
         conn_write(c, INT_MAX);
@@ -382,6 +397,7 @@ static void queue(struct conn *c, struct frame *f)
 
 bool conn_offer(struct conn *c, struct frame *f)
 {
+    f = conn_form(c, f);
     enum verdict verdict = judge(c, f);
     if (verdict == QUEUE)
         queue(c, f);
@@ -405,6 +421,7 @@ bool conn_is_drained(const struct conn *c, size_t next_bytes)
 
 bool conn_catch_up(struct conn *c, struct frame *f)
 {
+    f = conn_form(c, f);
     if (is_listening(c) && !c->is_blocked && kept_bytes(c) + f->len > limit_of(c) / 2)
         conn_write(c, INT_MAX);
     if (!is_listening(c))

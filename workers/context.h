@@ -21,6 +21,7 @@ struct acceptor;
 struct canary;
 struct handover;
 struct conns;
+struct deflate;
 struct hub;
 struct inquest;
 struct markers;
@@ -37,6 +38,7 @@ struct worker {
     struct message_style style;
     struct emit_rules emit_rules;
     struct wheel *wheel;           /* deadlines */
+    struct deflate *deflate;       /* permessage-deflate, whoever negotiated it */
     struct conns *conns;           /* all connections; flush and reap lists */
     struct acceptor *acceptor;
     struct hub *hub;               /* users and devices */

@@ -2,10 +2,14 @@
 
 #include "workers/frame.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers/deflate.h"
+
 #define FRAME_FINAL 0x80
+#define FRAME_OPCODE 0x0f
 #define FRAME_LEN_16 126
 #define FRAME_LEN_64 127
 #define FRAME_NO_STATUS 1005 /* RFC 6455, section 7.4.1: stands for "no code", never sent */
@@ -54,6 +58,58 @@ struct frame *frame_text(enum frame_kind kind, const void *payload, size_t len)
 {
     return frame_data(kind, FRAME_TEXT, payload, len);
 }
+
+/* ---- deflated ---- */
+
+/* It takes over what f has of other windows. NULL: it would be no shorter, or without memory. */
+static struct frame *make_deflated(struct frame *f, struct deflate *d, int window_bits)
+{
+    unsigned char header[FRAME_HEADER_MAX];
+    size_t len;
+    const char *payload = frame_payload(f, &len);
+    struct frame *made = malloc(sizeof *made + FRAME_HEADER_MAX + len);
+    if (!made)
+        return NULL;
+    *made = *f; /* before any of its bytes: some may stand in the padding of the rest */
+    made->refs = 1;
+    made->window_bits = (uint8_t)window_bits;
+    ssize_t packed =
+        deflate_pack(d, window_bits, payload, len, made->bytes + FRAME_HEADER_MAX, len);
+    if (packed < 0) {
+        if (packed == -ENOSPC)
+            f->stays_plain |= (uint16_t)(1u << window_bits);
+        free(made);
+        return NULL;
+    }
+    size_t header_len = frame_header(header, f->bytes[0] & FRAME_OPCODE, true, (uint64_t)packed);
+    header[0] |= FRAME_DEFLATED;
+    memmove(made->bytes + header_len, made->bytes + FRAME_HEADER_MAX, (size_t)packed);
+    memcpy(made->bytes, header, header_len);
+    made->len = (uint32_t)(header_len + (size_t)packed);
+    struct frame *fitting = realloc(made, sizeof *made + made->len);
+    return fitting ? fitting : made;
+}
+
+struct frame *frame_for_window(struct frame *f, struct deflate *d, int allowed_bits)
+{
+    size_t len;
+    if (f->part_count || (f->bytes[0] & FRAME_DEFLATED))
+        return f;
+    frame_payload(f, &len);
+    int bits = deflate_window(d, len, allowed_bits);
+    if (!bits || (f->stays_plain & 1u << bits))
+        return f;
+    for (struct frame *known = f->deflated; known; known = known->deflated)
+        if (known->window_bits == bits)
+            return known;
+    struct frame *made = make_deflated(f, d, bits);
+    if (!made)
+        return f;
+    f->deflated = made;
+    return made;
+}
+
+/* ---- several, and control frames ---- */
 
 struct frame *frame_join(enum frame_kind kind, struct frame *const *parts, size_t count)
 {
@@ -107,6 +163,7 @@ void frame_unref(struct frame *f)
         return;
     for (uint32_t i = 0; i < f->part_count; i++)
         frame_unref(f->parts[i]); /* a part has none itself */
+    frame_unref(f->deflated); /* of these there are no more than sizes of window */
     free(f->parts);
     free(f);
 }

@@ -3,7 +3,8 @@
  * section 5.2.
  *
  * Server frames are not masked, so all devices get the same bytes. Never changed after it was made.
- * Knows what the queue and the session ask about a message without reading it again.
+ * Knows what the queue and the session ask about a message without reading it again. What it is
+ * deflated (RFC 7692) it keeps beside, once somebody asked.
  */
 #ifndef BELFRY_WORKERS_FRAME_H
 #define BELFRY_WORKERS_FRAME_H
@@ -16,6 +17,9 @@
 
 #define FRAME_HEADER_MAX 10
 #define FRAME_CONTROL_MAX 127 /* header and payload of a control frame */
+#define FRAME_DEFLATED 0x40   /* RSV1 of a first byte: RFC 7692, section 6 */
+
+struct deflate;
 
 enum frame_opcode {
     FRAME_TEXT = 1,
@@ -37,10 +41,13 @@ struct frame {
     enum frame_kind kind;
     bool is_stored;         /* known to stand in the user's list */
     bool has_id;            /* false: id_hash is that of the content */
+    uint8_t window_bits;    /* deflated: what it was deflated with; 0: plain */
+    uint16_t stays_plain;   /* bit N: a window of N bits makes it no shorter */
     uint64_t id_hash;       /* 0: none */
     uint64_t type_hash;     /* 0: none */
     uint64_t conflate_key;  /* 0: never conflates */
     int64_t timestamp_us;   /* of a user's message; 0: unknown */
+    struct frame *deflated; /* the same, deflated, one behind another for each window; NULL: none */
     struct frame **parts;   /* joined: what it was made of; else NULL */
     uint32_t part_count;
     unsigned char bytes[];  /* header and payload; joined: those of all parts */
@@ -55,6 +62,9 @@ struct frame *frame_data(enum frame_kind kind, int opcode, const void *payload, 
  * references would be an object for each frame and device. Without id, type and key. References to
  * the parts are taken. NULL without memory. */
 struct frame *frame_join(enum frame_kind kind, struct frame *const *parts, size_t count);
+/* What to send of f to a reader whose window has so many bits: f itself, or the same deflated,
+ * which is made when it is first asked for and lives as long as f. Borrowed; never NULL. */
+struct frame *frame_for_window(struct frame *f, struct deflate *d, int allowed_bits);
 /* Writes the header of an unmasked frame; returns its length (2, 4 or 10). */
 size_t frame_header(unsigned char out[FRAME_HEADER_MAX], int opcode, bool is_final,
                     uint64_t payload_len);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 enum { FLAG_MID_FRAME = 1 }; /* of the prefix that never changes */
-enum { IS_UNIX = 1, IS_ADMIN = 2, IS_ECHO = 4, IS_DEFLATE = 8 };
+enum { IS_UNIX = 1, IS_ADMIN = 2, IS_ECHO = 4 };
 
 /* One list of the parts, in their order, for both directions. */
 #define WORDS(d, X)                                                                                \
@@ -34,8 +34,9 @@ void handover_device_encode(const struct handover_device *d, struct text_buf *ou
     pack_u8(out, d->conn_state);
     pack_u8(out, d->device_state);
     pack_u8(out, d->overflows);
+    pack_u8(out, d->deflate_bits);
     pack_u8(out, (uint8_t)((d->is_unix ? IS_UNIX : 0) | (d->is_admin ? IS_ADMIN : 0) |
-                           (d->is_echo ? IS_ECHO : 0) | (d->is_deflate ? IS_DEFLATE : 0)));
+                           (d->is_echo ? IS_ECHO : 0)));
 #define PUT(x) pack_bytes(out, (x).ptr, (x).len);
     SPANS(d, PUT)
 #undef PUT
@@ -64,11 +65,11 @@ int handover_device_decode(struct text_span bytes, struct handover_device *out)
     d.conn_state = unpack_u8(&in);
     d.device_state = unpack_u8(&in);
     d.overflows = unpack_u8(&in);
+    d.deflate_bits = unpack_u8(&in);
     uint8_t is = unpack_u8(&in);
     d.is_unix = is & IS_UNIX;
     d.is_admin = is & IS_ADMIN;
     d.is_echo = is & IS_ECHO;
-    d.is_deflate = is & IS_DEFLATE;
 #define GET(x) x = unpack_bytes(&in);
     SPANS(&d, GET)
 #undef GET

@@ -18,7 +18,7 @@
 
 /* Goes up with every change of a layout that is written here or by a X_save function. */
 #ifndef HANDOVER_VERSION
-#define HANDOVER_VERSION 1u
+#define HANDOVER_VERSION 2u
 #endif
 #define HANDOVER_MAGIC 0x4c464542u /* "BEFL" */
 
@@ -34,8 +34,9 @@ struct handover_device {
     uint8_t conn_state;       /* CONN_AUTH or CONN_OPEN */
     uint8_t device_state;     /* enum device_state */
     uint8_t overflows;
+    uint8_t deflate_bits;     /* 0: no permessage-deflate */
     bool is_mid_frame;        /* a part of a frame was written: nothing but its rest may follow */
-    bool is_unix, is_admin, is_echo, is_deflate;
+    bool is_unix, is_admin, is_echo;
     struct text_span input;     /* wsock_save */
     struct text_span queue;     /* outq_save */
     struct text_span filter;    /* filter_save */

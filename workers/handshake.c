@@ -12,6 +12,7 @@
 #include "shared/log.h"
 #include "shared/message.h"
 #include "shared/token.h"
+#include "workers/extensions.h"
 #include "workers/filter.h"
 #include "workers/router.h"
 #include "workers/session.h"
@@ -232,6 +233,21 @@ static void refuse(struct conn *c, const struct http *h, const struct refusal *r
     text_buf_free(&response);
 }
 
+static void accept_extensions(struct conn *c, const struct http *h, struct text_buf *response)
+{
+    struct text_span offers;
+    struct extensions_deflate chosen;
+    if (c->worker->opt->compression != CHOICE_ON ||
+        !http_header(h, "Sec-WebSocket-Extensions", &offers) ||
+        !extensions_choose(offers, &chosen))
+        return;
+    c->deflate_bits = (uint8_t)chosen.window_bits;
+    counters_inc(CTR_deflate_negotiated);
+    text_adds(response, "Sec-WebSocket-Extensions: ");
+    extensions_answer(&chosen, response);
+    text_adds(response, "\r\n");
+}
+
 static void accept_upgrade(struct conn *c, const struct http *h)
 {
     struct text_buf response = {0};
@@ -245,6 +261,7 @@ static void accept_upgrade(struct conn *c, const struct http *h)
               accept);
     if (http_header_has(h, "Sec-WebSocket-Protocol", HANDSHAKE_SUBPROTOCOL))
         text_adds(&response, "Sec-WebSocket-Protocol: " HANDSHAKE_SUBPROTOCOL "\r\n");
+    accept_extensions(c, h, &response);
     text_adds(&response, "\r\n");
     conn_send_http(c, &response, true);
     text_buf_free(&response);

@@ -25,8 +25,12 @@ workers_libworkers_la_SOURCES = \
     workers/conn_tls.c \
     workers/conn_ws.c \
     workers/context.h \
+    workers/deflate.c \
+    workers/deflate.h \
     workers/device.c \
     workers/device.h \
+    workers/extensions.c \
+    workers/extensions.h \
     workers/fate.c \
     workers/fate.h \
     workers/filter.c \

@@ -146,7 +146,7 @@ void roster_write(const struct conn *c, struct text_buf *out)
     add_address(c, out);
     add_flag(out, "tls", c->tls != NULL);
     add_flag(out, "admin", c->is_admin);
-    add_flag(out, "compression", c->is_deflate);
+    add_flag(out, "compression", c->deflate_bits != 0);
     add_moment(c, out, "opened_at", c->opened_ms);
     add_moment(c, out, "last_read_at", c->last_read_ms);
     add_moment(c, out, "ping_sent_at", c->ping_sent_ms);

@@ -4,6 +4,7 @@
 
 #include "shared/clock.h"
 #include "shared/log.h"
+#include "workers/deflate.h"
 #include "workers/fate.h"
 #include "workers/session_parts.h"
 
@@ -34,45 +35,61 @@ static uint32_t lacks(const struct broadcasts *b, const struct device *d)
 
 /* ---- to one device ---- */
 
-/* The last n as one frame, made when it is first asked for; NULL: one by one. Most devices lack the
- * same, so one is kept. */
-static struct frame *joined(struct broadcasts *b, uint32_t n, size_t limit)
+static void forget(struct joined *j)
 {
-    size_t bytes = 0;
-    if (b->joined_count == n)
-        return b->joined;
-    for (uint32_t i = b->count - n; i < b->count; i++)
-        bytes += b->frames[i]->len;
-    frame_unref(b->joined);
-    b->joined = bytes <= limit ? frame_join(FRAME_BROADCAST, b->frames + b->count - n, n) : NULL;
-    b->joined_count = n;
-    return b->joined;
+    frame_unref(j->frame);
+    *j = (struct joined){NULL, 0};
 }
 
 static void forget_joined(struct broadcasts *b)
 {
-    frame_unref(b->joined);
-    b->joined = NULL;
-    b->joined_count = 0;
+    forget(&b->plain);
+    forget(&b->deflated);
+}
+
+/* The last n as one frame, made when it is first asked for; NULL: one by one. Most devices lack the
+ * same, so one is kept, and another for those that are sent deflated frames. */
+static struct frame *joined(struct sessions *s, uint32_t n, size_t limit, bool is_deflated)
+{
+    struct broadcasts *b = &s->broadcasts;
+    struct joined *j = is_deflated ? &b->deflated : &b->plain;
+    struct frame *parts[SESSION_BROADCASTS_MAX];
+    size_t bytes = 0;
+    if (j->count == n)
+        return j->frame;
+    for (uint32_t i = 0; i < n; i++) {
+        parts[i] = b->frames[b->count - n + i];
+        if (is_deflated)
+            parts[i] = frame_for_window(parts[i], s->w->deflate, DEFLATE_WINDOW_MAX);
+        bytes += parts[i]->len;
+    }
+    forget(j);
+    j->frame = bytes <= limit ? frame_join(FRAME_BROADCAST, parts, n) : NULL;
+    j->count = n;
+    return j->frame;
 }
 
 /* Nothing about this device asks for looking at each message: it is live, hears everything, and has
  * room. What its socket may not take is split again (outq_split) before anything is dropped. */
-static struct frame *at_once(struct broadcasts *b, const struct device *d, uint32_t n,
-                             size_t limit)
+static struct frame *at_once(struct sessions *s, const struct device *d, uint32_t n)
 {
+    const struct broadcasts *b = &s->broadcasts;
     const struct conn *c = d->conn;
+    size_t limit = (size_t)s->w->opt->send_buffer_limit / 2;
+    bool is_deflated = c->deflate_bits != 0;
     if (d->state != DEVICE_LIVE || d->busy->lag || d->filter || c->state != CONN_OPEN ||
         c->is_blocked || c->outq.keys)
         return NULL;
-    struct frame *f = n == 1 ? b->frames[b->count - 1] : joined(b, n, limit);
+    if (n > 1 && is_deflated && c->deflate_bits < DEFLATE_WINDOW_MAX)
+        return NULL; /* rare: what is joined is not for its window */
+    struct frame *f = n == 1 ? b->frames[b->count - 1] : joined(s, n, limit, is_deflated);
     return f && c->outq.bytes + f->len <= limit ? f : NULL;
 }
 
 static void give(struct sessions *s, struct device *d, uint32_t n)
 {
     struct broadcasts *b = &s->broadcasts;
-    struct frame *f = at_once(b, d, n, (size_t)s->w->opt->send_buffer_limit / 2);
+    struct frame *f = at_once(s, d, n);
     d->heard = b->newest;
     if (f) {
         counters_add(CTR_deliveries, n);
@@ -124,8 +141,10 @@ static void end_walk(struct broadcasts *b)
     memmove(b->frames, b->frames + done, kept * sizeof(b->frames[0]));
     b->count = kept;
     b->is_walking = false;
-    if (b->joined_count > kept)
-        forget_joined(b);
+    if (b->plain.count > kept)
+        forget(&b->plain);
+    if (b->deflated.count > kept)
+        forget(&b->deflated);
 }
 
 /* True when all were met; until_us 0: whatever time it takes. */

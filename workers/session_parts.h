@@ -28,8 +28,10 @@ struct broadcasts {
     uint32_t walked_to;      /* number of the newest that the walk under way gives to all */
     bool is_walking;
     size_t bytes;            /* of frames */
-    struct frame *joined;    /* the last joined_count of frames; NULL: they are not joined */
-    uint32_t joined_count;
+    struct joined {
+        struct frame *frame; /* the last count of frames; NULL: they are not joined */
+        uint32_t count;
+    } plain, deflated;       /* for the largest window */
 };
 
 struct sessions {

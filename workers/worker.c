@@ -17,6 +17,7 @@
 #include "workers/acceptor.h"
 #include "workers/canary.h"
 #include "workers/conn.h"
+#include "workers/deflate.h"
 #include "workers/fate.h"
 #include "workers/handover.h"
 #include "workers/hub.h"
@@ -502,6 +503,8 @@ static void enter_sandbox(const struct worker_start *start)
 /* Name of the module that could not be made, NULL when all are there, but for the acceptor. */
 static const char *make_modules(struct worker *w)
 {
+    if (!(w->deflate = deflate_new((size_t)w->opt->compression_threshold)))
+        return "compression";
     if (!(w->conns = conns_new(w)))
         return "connections";
     if (!(w->hub = hub_new()))
@@ -533,6 +536,7 @@ static void free_modules(struct worker *w)
     handover_free(w->handover);
     w->handover = NULL;
     conns_free(w->conns);
+    deflate_free(w->deflate);
     sessions_free(w->sessions);
     markers_free(w->markers);
     canary_free(w->canary);

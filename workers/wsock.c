@@ -8,6 +8,7 @@
 #include <wslay/wslay.h>
 
 #include "shared/text.h"
+#include "workers/deflate.h"
 #include "workers/frame.h"
 
 #define POOL_MAX_IDLE 64
@@ -28,12 +29,14 @@ struct wsock {
     struct wsock *next; /* in the pool */
     wslay_event_context_ptr context;
     void *data;
+    struct wsock_terms terms;
     unsigned char head[HEADER_MAX + CONTROL_PAYLOAD_MAX]; /* of a data frame the header only */
     size_t head_len;
     uint64_t left;         /* bytes of a data frame's payload still to come; 0: in a header */
     bool in_message;       /* a message is not whole after the frame under way */
     bool had_message;      /* it was not whole before it, either */
     uint8_t opcode;        /* of the message under way */
+    bool is_deflated;      /* that message */
     uint64_t size;         /* of the payload of the data frame under way, whose header is in head */
     bool is_control;       /* the frame wslay is in */
     bool is_done;          /* an error or the peer's close was told */
@@ -48,7 +51,7 @@ struct wsock {
 
 struct wsock_pool {
     struct wsock_events events;
-    size_t max_message_bytes;
+    struct deflate *deflate;
     struct wsock *idle;
     size_t idle_count;
 };
@@ -125,21 +128,47 @@ static void on_frame_chunk(wslay_event_context_ptr context,
     text_add(&w->message, (const char *)arg->data, arg->data_length);
 }
 
-static void deliver(struct wsock *w, int opcode)
+/* Of a deflated message nobody has seen the text yet. False: it is refused. */
+static bool inflate_message(struct wsock *w, struct text_span deflated, struct text_buf *out)
+{
+    int error = deflate_unpack(w->pool->deflate, deflated.ptr, deflated.len,
+                               w->terms.max_message_bytes, out);
+    if (error == -ENOMEM)
+        w->message.failed = true; /* told by wsock_feed */
+    else if (error)
+        fail(w, error == -EMSGSIZE ? CLOSE_TOO_BIG : CLOSE_DEFLATE);
+    else if (w->opcode == FRAME_TEXT && !text_is_utf8(out->data, out->len))
+        fail(w, CLOSE_UTF8);
+    else
+        return true;
+    return false;
+}
+
+static void deliver(struct wsock *w)
 {
     const struct wsock_events *events = &w->pool->events;
-    const char *text = w->whole ? w->whole : w->message.data;
-    size_t len = w->whole ? w->whole_len : w->message.len;
+    struct text_span message = {w->message.data, w->message.len};
+    struct text_buf inflated = {0};
     if (w->message.failed)
         return; /* told by wsock_feed */
-    if (!text)
-        text = "";
-    if (opcode == WSLAY_TEXT_FRAME && events->on_text)
-        events->on_text(w->data, text, len);
-    if (opcode == WSLAY_BINARY_FRAME && events->on_binary)
-        events->on_binary(w->data, text, len);
+    if (w->whole)
+        message = (struct text_span){w->whole, w->whole_len};
+    if (w->is_deflated) {
+        if (!inflate_message(w, message, &inflated)) {
+            text_buf_free(&inflated);
+            return;
+        }
+        message = (struct text_span){inflated.data, inflated.len};
+    }
+    if (!message.ptr)
+        message.ptr = "";
+    if (w->opcode == FRAME_TEXT && events->on_text)
+        events->on_text(w->data, message.ptr, message.len);
+    if (w->opcode == FRAME_BINARY && events->on_binary)
+        events->on_binary(w->data, message.ptr, message.len);
     w->whole = NULL;
     text_buf_free(&w->message);
+    text_buf_free(&inflated);
 }
 
 static void on_message(wslay_event_context_ptr context,
@@ -150,7 +179,7 @@ static void on_message(wslay_event_context_ptr context,
     if (w->is_done)
         return;
     if (!wslay_is_ctrl_frame(arg->opcode)) {
-        deliver(w, arg->opcode);
+        deliver(w);
     } else if (arg->opcode == WSLAY_PONG) {
         if (w->pool->events.on_pong)
             w->pool->events.on_pong(w->data);
@@ -198,7 +227,6 @@ static struct wsock *acquire(struct wsock_pool *p)
     }
     w->pool = p;
     wslay_event_config_set_no_buffering(w->context, 1);
-    wslay_event_config_set_max_recv_msg_length(w->context, p->max_message_bytes);
     return w;
 }
 
@@ -208,13 +236,13 @@ static bool is_at_border(const struct wsock *w)
     return !w->is_done && w->head_len == 0 && w->left == 0 && !w->in_message;
 }
 
-struct wsock_pool *wsock_pool_new(size_t max_message_bytes, const struct wsock_events *events)
+struct wsock_pool *wsock_pool_new(struct deflate *deflate, const struct wsock_events *events)
 {
     struct wsock_pool *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
     p->events = *events;
-    p->max_message_bytes = max_message_bytes;
+    p->deflate = deflate;
     return p;
 }
 
@@ -339,29 +367,58 @@ static int eat(struct wsock *w, const unsigned char *bytes, size_t len)
     return 0;
 }
 
+/* A message begins, with the frame whose header is in head. */
+static void begin_message(struct wsock *w)
+{
+    w->opcode = w->head[0] & OPCODE_BITS;
+    w->is_deflated = w->terms.is_deflate && (w->head[0] & FRAME_DEFLATED) &&
+                     (w->opcode == FRAME_TEXT || w->opcode == FRAME_BINARY);
+}
+
+/* wslay gets the header of a deflated message as that of a plain binary one: it could be told to
+ * let RSV1 pass, but would then look for UTF-8 in what is none. Wherever else that bit stands, it
+ * is wslay's to refuse. */
+static int eat_header(struct wsock *w, bool begins_deflated)
+{
+    unsigned char first = w->head[0];
+    if (begins_deflated)
+        w->head[0] = (unsigned char)((first & ~(FRAME_DEFLATED | OPCODE_BITS)) | FRAME_BINARY);
+    int error = eat(w, w->head, w->head_len);
+    w->head[0] = first; /* for wsock_save */
+    w->head_len = 0;
+    return error;
+}
+
+/* Of the payload as it comes. What it may inflate to is deflate_unpack's to see. */
+static size_t limit_of(const struct wsock *w)
+{
+    size_t most = w->terms.max_message_bytes;
+    return w->is_deflated ? deflate_bound(most) : most;
+}
+
 /* The head is whole. */
 static int begin_frame(struct wsock *w)
 {
     bool is_final = w->head[0] & IS_FINAL;
     bool is_control = head_is_control(w);
+    bool begins = !is_control && !w->in_message;
     w->left = is_control ? 0 : payload_size(w);
     if (!is_control) {
         w->had_message = w->in_message;
         w->in_message = !is_final;
         w->size = w->left;
-        if (!w->had_message)
-            w->opcode = w->head[0] & OPCODE_BITS;
     }
-    int error = eat(w, w->head, w->head_len);
-    w->head_len = 0;
+    if (begins)
+        begin_message(w);
+    int error = eat_header(w, begins && w->is_deflated);
     /* wslay looks at single frames when it does not buffer, and at none before its first byte. */
-    if (!w->is_done && w->left > w->pool->max_message_bytes - w->message.len)
+    if (!w->is_done && w->left > limit_of(w) - w->message.len)
         fail(w, CLOSE_TOO_BIG);
     return error;
 }
 
-int wsock_feed(struct wsock_pool *p, struct wsock **handle, void *data, const unsigned char *bytes,
-               size_t len)
+int wsock_feed(struct wsock_pool *p, struct wsock **handle, struct wsock_terms terms, void *data,
+               const unsigned char *bytes, size_t len)
 {
     int error = 0;
     if (!*handle && len > 0 && !(*handle = acquire(p)))
@@ -370,6 +427,7 @@ int wsock_feed(struct wsock_pool *p, struct wsock **handle, void *data, const un
     if (!w)
         return 0;
     w->data = data;
+    w->terms = terms;
     while (len > 0 && error == 0 && !w->is_done) {
         size_t n;
         if (w->left > 0) {
@@ -413,6 +471,8 @@ static void save_earlier(const struct wsock *w, size_t len, struct text_buf *out
 {
     unsigned char head[FRAME_HEADER_MAX];
     size_t head_len = frame_header(head, w->opcode, false, len);
+    if (w->is_deflated)
+        head[0] |= FRAME_DEFLATED;
     head[1] |= IS_MASKED;
     text_add(out, (const char *)head, head_len);
     text_add(out, "\0\0\0\0", 4);

@@ -4,7 +4,8 @@
  *
  * A context costs some 9 KB, so it comes from a per-worker pool while bytes of a message are under
  * way, and goes back at a message border: a quiet client has none. wslay answers pings and judges
- * malformed input; its pongs go into the connection's queue as control frames.
+ * malformed input; its pongs go into the connection's queue as control frames. A deflated message
+ * (RFC 7692) is inflated when all of it is here.
  */
 #ifndef BELFRY_WORKERS_WSOCK_H
 #define BELFRY_WORKERS_WSOCK_H
@@ -16,8 +17,15 @@
 #include "shared/closes.h"
 #include "shared/text.h"
 
+struct deflate;
 struct wsock;
 struct wsock_pool;
+
+/* What holds for one peer. */
+struct wsock_terms {
+    size_t max_message_bytes;
+    bool is_deflate; /* permessage-deflate was negotiated */
+};
 
 /* What the bytes turned out to be; all in order. Callbacks may call conn_close and conn_send but
  * free nothing. Any may be NULL but on_close and on_error. */
@@ -27,19 +35,20 @@ struct wsock_events {
     void (*on_pong)(void *data);
     void (*on_close)(void *data, int code); /* the peer's close frame; 1005: without a code */
     void (*on_send)(void *data, const void *frame, size_t len); /* a pong to send */
-    /* CLOSE_PROTOCOL, CLOSE_UTF8 or CLOSE_TOO_BIG; the close frame is the caller's to send. */
+    /* CLOSE_PROTOCOL, CLOSE_UTF8, CLOSE_DEFLATE or CLOSE_TOO_BIG; the close frame is the caller's
+     * to send. */
     void (*on_error)(void *data, enum close_reason reason);
 };
 
-/* NULL without memory. */
-struct wsock_pool *wsock_pool_new(size_t max_message_bytes, const struct wsock_events *events);
+/* deflate (borrowed) may be NULL where nobody's terms need it. NULL without memory. */
+struct wsock_pool *wsock_pool_new(struct deflate *deflate, const struct wsock_events *events);
 void wsock_pool_free(struct wsock_pool *p);
 
 /* Feeds bytes. *w is taken from the pool when NULL, and given back (set NULL) when the bytes end at
- * a message border. 0, or -ENOMEM. Stops (ignoring the rest) after on_error or on_close; later
- * calls then do nothing. */
-int wsock_feed(struct wsock_pool *p, struct wsock **w, void *data, const unsigned char *bytes,
-               size_t len);
+ * a message border; the terms are the same until then. 0, or -ENOMEM. Stops (ignoring the rest)
+ * after on_error or on_close; later calls then do nothing. */
+int wsock_feed(struct wsock_pool *p, struct wsock **w, struct wsock_terms terms, void *data,
+               const unsigned char *bytes, size_t len);
 /* Appends bytes that, fed where nothing was fed before, lead to where w (may be NULL) stands: what
  * came of a frame or a fragmented message under way. They end in no callback. Not after on_error or
  * on_close. */

@@ -750,19 +750,22 @@ class RawClient:
         return head
 
     def _need(self, count):
-        while len(self.buffer) < count:
-            piece = self.sock.recv(65536)
+        pieces, have = [self.buffer], len(self.buffer)
+        while have < count:
+            piece = self.sock.recv(1 << 18)
             if not piece:
                 raise EOFError
-            self.buffer += piece
-        got, self.buffer = self.buffer[:count], self.buffer[count:]
+            pieces.append(piece)
+            have += len(piece)
+        whole = b"".join(pieces)
+        got, self.buffer = whole[:count], whole[count:]
         return got
 
     def send(self, opcode, payload=b"", **how):
         self.sock.sendall(self.frame(opcode, payload, **how))
 
-    def receive(self):
-        """(opcode, payload) of the next frame; raises EOFError at the end of TCP."""
+    def receive_frame(self):
+        """(first byte, payload) of the next frame; raises EOFError at the end of TCP."""
         try:
             first, second = self._need(2)
             length = second & 0x7F
@@ -771,10 +774,15 @@ class RawClient:
             elif length == 127:
                 length = struct.unpack(">Q", self._need(8))[0]
             assert not second & 0x80, "a server's frame is masked"
-            assert first & 0x80 and not first & 0x70, "fragmented, or a reserved bit: %x" % first
-            return first & 0x0F, self._need(length)
+            return first, self._need(length)
         except ConnectionResetError:
             raise EOFError from None
+
+    def receive(self):
+        """(opcode, payload) of the next frame, which must be a whole plain message."""
+        first, payload = self.receive_frame()
+        assert first & 0x80 and not first & 0x70, "fragmented, or a reserved bit: %x" % first
+        return first & 0x0F, payload
 
     def receive_json(self):
         while True:

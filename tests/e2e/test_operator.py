@@ -185,6 +185,14 @@ async def test_kick_over_redis_is_answered_and_nonsense_does_nothing(redis, serv
 # ---- show ---------------------------------------------------------------------------------------
 
 
+async def test_show_tells_whose_messages_are_deflated(make_server, user):
+    server = make_server(compression="on")
+    for offer, is_deflated in (("deflate", True), (None, False)):
+        async with await Client.attach(server, user, compression=offer) as client:
+            body = (await actl(server, "show", connection(client), "--json")).json()
+            assert body[0]["compression"] is is_deflated
+
+
 async def test_show_tells_a_connections_state(redis, server, user):
     client = await Client.attach(server, user, query={"types": "GOAL_ACHIEVED,BUDGET_ALERT"})
     second = await on_worker(server, user, 1 - worker_of(client))

@@ -8,7 +8,7 @@ llhttp\.h           http
 wslay/              frame wsock wsclient
 openssl/            handshake publish redislink tlsio token_keys wsclient
 jwt\.h              token token_keys
-zlib\.h             frame wsock
+zlib\.h             deflate
 seccomp\.h          sandbox
 hiredis/adapters/   redislink
 hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber

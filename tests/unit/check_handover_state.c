@@ -31,7 +31,8 @@ static struct handover_device sample(void)
         .serial = 1, .received_bytes = 2, .sent_bytes = 3, .address_hash = 4,
         .ping_taken_bytes = 5, .opened_ms = 6, .last_read_ms = 7, .ping_sent_ms = 8,
         .phase_until_ms = 9, .rate_at_ms = 10, .token_expires_ms = -11, .rate_tokens = 12,
-        .conn_state = 13, .device_state = 14, .overflows = 15, .is_mid_frame = true,
+        .conn_state = 13, .device_state = 14, .overflows = 15, .deflate_bits = 16,
+        .is_mid_frame = true,
         .is_unix = true, .is_echo = true, .input = text_span_of("input"),
         .queue = text_span_of("queue"), .filter = text_span_of("filter"),
         .resume = text_span_of("resume"), .left_out = text_span_of("left"),
@@ -64,7 +65,8 @@ START_TEST(a_connection_comes_out_as_it_was)
     ck_assert_uint_eq(d.conn_state, s.conn_state);
     ck_assert_uint_eq(d.device_state, s.device_state);
     ck_assert_uint_eq(d.overflows, s.overflows);
-    ck_assert(d.is_mid_frame && d.is_unix && d.is_echo && !d.is_admin && !d.is_deflate);
+    ck_assert_uint_eq(d.deflate_bits, s.deflate_bits);
+    ck_assert(d.is_mid_frame && d.is_unix && d.is_echo && !d.is_admin);
     ck_assert(is(d.input, s.input) && is(d.queue, s.queue) && is(d.filter, s.filter));
     ck_assert(is(d.resume, s.resume) && is(d.left_out, s.left_out) && is(d.held, s.held));
     ck_assert(is(d.lag, s.lag) && is(d.refreshes, s.refreshes));

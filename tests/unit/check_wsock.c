@@ -8,11 +8,14 @@
 #include <string.h>
 
 #include "shared/text.h"
+#include "workers/deflate.h"
 #include "workers/frame.h"
 #include "workers/wsock.h"
 
 #define MAX_MESSAGE 100000
 
+static struct wsock_terms terms;
+static struct deflate *deflate;
 static struct wsock_pool *pool;
 static struct wsock *wsock;
 static struct text_buf told; /* what the callbacks said, one word each */
@@ -69,7 +72,8 @@ static void on_error(void *data, enum close_reason reason)
 {
     (void)data;
     text_adds(&told, reason == CLOSE_PROTOCOL ? "1002 " : reason == CLOSE_UTF8 ? "1007 "
-                     : reason == CLOSE_TOO_BIG ? "1009 " : "? ");
+                     : reason == CLOSE_TOO_BIG ? "1009 "
+                     : reason == CLOSE_DEFLATE ? "1007-deflate " : "? ");
 }
 
 static const struct wsock_events events = {on_text,  on_binary, on_pong,
@@ -77,7 +81,9 @@ static const struct wsock_events events = {on_text,  on_binary, on_pong,
 
 static void setup(void)
 {
-    pool = wsock_pool_new(MAX_MESSAGE, &events);
+    terms = (struct wsock_terms){MAX_MESSAGE, false};
+    deflate = deflate_new(0);
+    pool = wsock_pool_new(deflate, &events);
     wsock = NULL;
 }
 
@@ -85,6 +91,7 @@ static void teardown(void)
 {
     wsock_release(pool, wsock);
     wsock_pool_free(pool);
+    deflate_free(deflate);
     text_buf_free(&told);
     text_buf_free(&in);
 }
@@ -127,7 +134,7 @@ static void add_close(int code, const char *reason)
 
 static void feed(const char *bytes, size_t len)
 {
-    ck_assert_int_eq(wsock_feed(pool, &wsock, &told, (const unsigned char *)bytes, len), 0);
+    ck_assert_int_eq(wsock_feed(pool, &wsock, terms, &told, (const unsigned char *)bytes, len), 0);
 }
 
 static void forget(void)
@@ -146,7 +153,7 @@ static void move(void)
     wsock_release(pool, wsock);
     wsock = NULL;
     wsock_pool_free(pool);
-    pool = wsock_pool_new(MAX_MESSAGE, &events);
+    pool = wsock_pool_new(deflate, &events);
     feed(saved.data, saved.len);
     ck_assert_uint_eq(told.len, before);
     text_buf_free(&saved);
@@ -420,6 +427,144 @@ START_TEST(fragments_together_may_not_be_too_big)
 }
 END_TEST
 
+/* ---- deflated: RFC 7692, section 7.2.3, and what must not pass ---- */
+
+/* "Hello" as its examples have it. */
+#define HELLO "\xf2\x48\xcd\xc9\xc9\x07\x00"
+
+/* Appends a message in so many frames, deflated. */
+static void add_deflated(int opcode, const void *message, size_t len, size_t frames)
+{
+    unsigned char packed[3000];
+    ssize_t n = deflate_pack(deflate, 15, message, len, packed, sizeof packed);
+    ck_assert_int_gt(n, 0);
+    for (size_t i = 0; i < frames; i++) {
+        size_t from = (size_t)n * i / frames, to = (size_t)n * (i + 1) / frames;
+        int first = (i ? 0 : opcode | 0x40) | (i + 1 == frames ? 0x80 : 0);
+        add_frame_form(first, packed + from, to - from, 0);
+    }
+}
+
+START_TEST(deflated_messages_are_inflated)
+{
+    terms.is_deflate = true;
+    add_frame_form(0xc1, HELLO, 7, 0);
+    add_frame_form(0xc2, HELLO, 7, 0);
+    add_frame(0x81, "plain");
+    add_frame_form(0xc1, "\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", 11, 0); /* stored */
+    add_frame_form(0xc1, "\xf3\x48\xcd\xc9\xc9\x07\x00\x00", 8, 0); /* a last block */
+    add_frame_form(0xc1, "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", 13, 0);
+    add_frame_form(0xc1, "\x00", 1, 0);
+    add_frame_form(0xc1, "", 0, 0);
+    expect("text:Hello binary:Hello text:plain text:Hello text:Hello text:Hello text: text: ");
+}
+END_TEST
+
+START_TEST(deflated_fragments_are_joined_with_control_frames_between)
+{
+    char text[2000];
+    terms.is_deflate = true;
+    memset(text, 'x', sizeof text);
+    add_frame_form(0x41, HELLO, 3, 0);
+    add_frame(0x89, "ping");
+    add_frame_form(0x00, "", 0, 0);
+    add_frame_form(0x80, HELLO + 3, 4, 0);
+    add_deflated(FRAME_TEXT, text, sizeof text, 4);
+    add_deflated(FRAME_BINARY, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, 2);
+    expect("send:ping text:Hello text:2000xx binary:\xff\xff\xff\xff\xff\xff\xff\xff ");
+}
+END_TEST
+
+START_TEST(a_bit_of_an_extension_not_agreed_on_is_a_protocol_error)
+{
+    add_frame_form(0xc1, HELLO, 7, 0);
+    expect("1002 ");
+}
+END_TEST
+
+START_TEST(only_the_first_frame_of_a_message_tells_that_it_is_deflated)
+{
+    terms.is_deflate = true;
+    add_frame_form(0x41, HELLO, 3, 0);
+    add_frame_form(0xc0, HELLO + 3, 4, 0);
+    expect("1002 ");
+    add_frame_form(0x01, "Hel", 3, 0);
+    add_frame_form(0xc0, "lo", 2, 0);
+    expect("1002 ");
+    add_frame_form(0x41, HELLO, 3, 0);
+    add_frame_form(0xc1, HELLO, 7, 0);
+    expect("1002 ");
+    for (int opcode = 8; opcode <= 10; opcode++) {
+        add_frame_form(0xc0 | opcode, "", 0, 0);
+        expect("1002 ");
+    }
+}
+END_TEST
+
+START_TEST(other_reserved_bits_and_opcodes_stay_protocol_errors)
+{
+    terms.is_deflate = true;
+    for (int bits = 1; bits < 8; bits++) {
+        if (bits == 4)
+            continue;
+        add_frame_form(0x81 | bits << 4, HELLO, 7, 0);
+        expect("1002 ");
+    }
+    add_frame_form(0xc3, HELLO, 7, 0);
+    expect("1002 ");
+    add_frame_form(0xc0, HELLO, 7, 0);
+    expect("1002 ");
+}
+END_TEST
+
+START_TEST(what_does_not_inflate_is_refused)
+{
+    terms.is_deflate = true;
+    add_frame_form(0xc1, "\xff\xff\xff", 3, 0); /* a block of no type */
+    expect("1007-deflate ");
+    add_frame_form(0xc1, HELLO, 4, 0); /* cut off */
+    expect("1007-deflate ");
+    add_frame_form(0xc1, "plain text", 10, 0);
+    expect("1007-deflate ");
+    /* A distance into the message before, whose window nobody kept. */
+    add_frame_form(0xc1, HELLO, 7, 0);
+    add_frame_form(0xc1, "\xf2\x00\x11\x00\x00", 5, 0);
+    expect("text:Hello 1007-deflate ");
+}
+END_TEST
+
+START_TEST(inflated_text_must_be_utf8)
+{
+    terms.is_deflate = true;
+    add_deflated(FRAME_TEXT, "good \xe2\x82\xac", 8, 2);
+    add_deflated(FRAME_TEXT, "cut \xe2\x82", 6, 1);
+    expect("text:good \xe2\x82\xac 1007 ");
+}
+END_TEST
+
+START_TEST(a_bomb_is_refused_as_too_big)
+{
+    static char same[MAX_MESSAGE + 1];
+    memset(same, 'z', sizeof same);
+    terms.is_deflate = true;
+    add_deflated(FRAME_BINARY, same, MAX_MESSAGE, 3);
+    add_deflated(FRAME_BINARY, same, MAX_MESSAGE + 1, 3);
+    expect("binary:100000xz 1009 ");
+}
+END_TEST
+
+START_TEST(deflated_bytes_are_bounded_before_they_are_inflated)
+{
+    static char payload[2 * MAX_MESSAGE];
+    terms.is_deflate = true;
+    add_frame_form(0x42, payload, MAX_MESSAGE, 0);
+    add_frame_form(0x80, payload, MAX_MESSAGE, 0);
+    size_t header = in.len - MAX_MESSAGE;
+    feed(in.data, header);
+    ck_assert_str_eq(told.data, "1009 ");
+}
+END_TEST
+
 /* ---- the closing handshake ---- */
 
 START_TEST(close_tells_the_code_and_ends_listening)
@@ -508,7 +653,7 @@ START_TEST(pooled_context_serves_another_connection_as_if_new)
             size_t n = in.len - at < 1000 ? in.len - at : 1000;
             feed(in.data + at, n);
             ck_assert_int_eq(
-                wsock_feed(pool, &other, &told, (const unsigned char *)in.data + at, n), 0);
+                wsock_feed(pool, &other, terms, &told, (const unsigned char *)in.data + at, n), 0);
         }
         ck_assert_ptr_null(wsock);
         ck_assert_ptr_null(other);
@@ -553,6 +698,9 @@ START_TEST(any_bytes_are_survived)
             bytes[0] = (char)(0x80 | random() % 11);
         if (round % 3)
             bytes[1] = (char)(0x80 | random() % 40);
+        terms.is_deflate = round % 5;
+        if (round % 5 == 1)
+            bytes[0] |= 0x40;
         feed(bytes, sizeof bytes);
         forget();
     }
@@ -584,6 +732,15 @@ int main(void)
     tcase_add_test(tc, binary_need_not_be_utf8);
     tcase_add_test(tc, too_big_a_message_is_refused_before_it_is_collected);
     tcase_add_test(tc, fragments_together_may_not_be_too_big);
+    tcase_add_test(tc, deflated_messages_are_inflated);
+    tcase_add_test(tc, deflated_fragments_are_joined_with_control_frames_between);
+    tcase_add_test(tc, a_bit_of_an_extension_not_agreed_on_is_a_protocol_error);
+    tcase_add_test(tc, only_the_first_frame_of_a_message_tells_that_it_is_deflated);
+    tcase_add_test(tc, other_reserved_bits_and_opcodes_stay_protocol_errors);
+    tcase_add_test(tc, what_does_not_inflate_is_refused);
+    tcase_add_test(tc, inflated_text_must_be_utf8);
+    tcase_add_test(tc, a_bomb_is_refused_as_too_big);
+    tcase_add_test(tc, deflated_bytes_are_bounded_before_they_are_inflated);
     tcase_add_test(tc, close_tells_the_code_and_ends_listening);
     tcase_add_test(tc, close_may_come_between_fragments);
     tcase_add_test(tc, close_codes_are_those_of_the_registry);
