@@ -141,8 +141,9 @@ static bool is_within_rate(struct conn *c)
 }
 
 /* True when the message may be looked at. */
-static bool admit(struct conn *c)
+static bool on_whole(void *data)
 {
+    struct conn *c = data;
     if (!is_listening(c))
         return false;
     if (is_within_rate(c))
@@ -164,8 +165,6 @@ static void send_back(struct conn *c, int opcode, const void *bytes, size_t len)
 static void on_text(void *data, const char *text, size_t len)
 {
     struct conn *c = data;
-    if (!admit(c))
-        return;
     if (c->is_echo)
         send_back(c, FRAME_TEXT, text, len);
     else
@@ -175,8 +174,6 @@ static void on_text(void *data, const char *text, size_t len)
 static void on_binary(void *data, const void *bytes, size_t len)
 {
     struct conn *c = data;
-    if (!admit(c))
-        return;
     if (c->is_echo)
         send_back(c, FRAME_BINARY, bytes, len);
     else
@@ -247,6 +244,7 @@ static void on_error(void *data, enum close_reason reason)
 }
 
 const struct wsock_events conn_ws_events = {
+    .on_whole = on_whole,
     .on_text = on_text,
     .on_binary = on_binary,
     .on_close = on_close,

@@ -144,6 +144,17 @@ static bool inflate_message(struct wsock *w, struct text_span deflated, struct t
     return false;
 }
 
+static void tell_message(struct wsock *w, struct text_span message)
+{
+    const struct wsock_events *events = &w->pool->events;
+    if (!message.ptr)
+        message.ptr = "";
+    if (w->opcode == FRAME_TEXT && events->on_text)
+        events->on_text(w->data, message.ptr, message.len);
+    if (w->opcode == FRAME_BINARY && events->on_binary)
+        events->on_binary(w->data, message.ptr, message.len);
+}
+
 static void deliver(struct wsock *w)
 {
     const struct wsock_events *events = &w->pool->events;
@@ -153,22 +164,16 @@ static void deliver(struct wsock *w)
         return; /* told by wsock_feed */
     if (w->whole)
         message = (struct text_span){w->whole, w->whole_len};
-    if (w->is_deflated) {
-        if (!inflate_message(w, message, &inflated)) {
-            text_buf_free(&inflated);
-            return;
-        }
-        message = (struct text_span){inflated.data, inflated.len};
-    }
-    if (!message.ptr)
-        message.ptr = "";
-    if (w->opcode == FRAME_TEXT && events->on_text)
-        events->on_text(w->data, message.ptr, message.len);
-    if (w->opcode == FRAME_BINARY && events->on_binary)
-        events->on_binary(w->data, message.ptr, message.len);
+    if (events->on_whole && !events->on_whole(w->data))
+        ;
+    else if (!w->is_deflated)
+        tell_message(w, message);
+    else if (inflate_message(w, message, &inflated))
+        tell_message(w, (struct text_span){inflated.data, inflated.len});
     w->whole = NULL;
-    text_buf_free(&w->message);
     text_buf_free(&inflated);
+    if (!w->message.failed)
+        text_buf_free(&w->message);
 }
 
 static void on_message(wslay_event_context_ptr context,

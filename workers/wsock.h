@@ -30,6 +30,9 @@ struct wsock_terms {
 /* What the bytes turned out to be; all in order. Callbacks may call conn_close and conn_send but
  * free nothing. Any may be NULL but on_close and on_error. */
 struct wsock_events {
+    /* A message is whole, and not inflated yet, which costs more than to send it. False: it is
+     * thrown away. */
+    bool (*on_whole)(void *data);
     void (*on_text)(void *data, const char *text, size_t len); /* whole message, valid UTF-8 */
     void (*on_binary)(void *data, const void *bytes, size_t len);
     void (*on_pong)(void *data);

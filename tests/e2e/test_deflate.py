@@ -313,6 +313,15 @@ def test_max_message_size_is_that_of_the_inflated_message(server):
         assert c.close_code()[0] == 1009
 
 
+def test_the_rate_limit_holds_before_anything_is_inflated(make_server, user):
+    server = make_server(workers="1", compression="on", client_message_rate="5")
+    with attach(server, user) as c:
+        command = c.frame(TEXT, deflated(b'{"type":"ping"}' + b" " * 60000), rsv=RSV1)
+        c.sock.sendall(command * 100)
+        assert c.close_code() == (1008, "rate limit")
+    assert 5 <= counters(server)["messages_inflated"] <= 12
+
+
 # ---- devices ------------------------------------------------------------------------------------
 
 

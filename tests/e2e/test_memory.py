@@ -35,22 +35,26 @@ def own_bytes(belfry):
     return total
 
 
-def come(belfry, count):
+def come(belfry, count, headers=()):
     """Users with one device each, all live."""
     clients = []
     for _ in range(count):
-        client = RawClient(belfry, "token=" + token(unique()))
+        client = RawClient(belfry, "token=" + token(unique()), headers=headers)
         assert client.receive_json()["type"] == "FULL_SYNC"
         clients.append(client)
     return clients
 
 
-def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make_server):
-    belfry: Belfry = make_server(workers="1", ping_interval="10m")  # nobody here answers one
-    clients = come(belfry, FEW)
+@pytest.mark.parametrize("headers", [(), ("Sec-WebSocket-Extensions: permessage-deflate",)],
+                         ids=["plain", "deflate"])
+def test_an_idle_connection_of_a_user_of_its_own_costs_less_than_a_kilobyte(make_server, headers):
+    belfry: Belfry = make_server(workers="1", compression="on",
+                                 ping_interval="10m")  # nobody here answers one
+    clients = come(belfry, FEW, headers)
     before = own_bytes(belfry)
-    clients += come(belfry, MANY - FEW)
+    clients += come(belfry, MANY - FEW, headers)
     each = (own_bytes(belfry) - before) / (MANY - FEW)
+    assert ("permessage-deflate" in clients[0].head) == bool(headers)
     for client in clients:
         client.sock.close()
     print("%.0f bytes for each connection" % each)

@@ -76,12 +76,23 @@ static void on_error(void *data, enum close_reason reason)
                      : reason == CLOSE_DEFLATE ? "1007-deflate " : "? ");
 }
 
-static const struct wsock_events events = {on_text,  on_binary, on_pong,
-                                           on_close, on_send,   on_error};
+static bool is_refusing; /* whatever is whole */
+
+static bool on_whole(void *data)
+{
+    (void)data;
+    if (is_refusing)
+        text_adds(&told, "refused ");
+    return !is_refusing;
+}
+
+static const struct wsock_events events = {on_whole, on_text, on_binary, on_pong,
+                                           on_close, on_send, on_error};
 
 static void setup(void)
 {
     terms = (struct wsock_terms){MAX_MESSAGE, false};
+    is_refusing = false;
     deflate = deflate_new(0);
     pool = wsock_pool_new(deflate, &events);
     wsock = NULL;
@@ -553,6 +564,19 @@ START_TEST(a_bomb_is_refused_as_too_big)
 }
 END_TEST
 
+START_TEST(a_refused_message_is_not_inflated_and_the_next_one_is_a_new_one)
+{
+    terms.is_deflate = true;
+    is_refusing = true;
+    add_frame_form(0xc1, "no such thing", 13, 0);
+    add_frame_form(0x41, HELLO, 3, 0);
+    add_frame_form(0x80, HELLO + 3, 4, 0);
+    add_frame(0x82, "plain");
+    add_frame(0x89, "ping");
+    expect("refused refused refused send:ping ");
+}
+END_TEST
+
 START_TEST(deflated_bytes_are_bounded_before_they_are_inflated)
 {
     static char payload[2 * MAX_MESSAGE];
@@ -740,6 +764,7 @@ int main(void)
     tcase_add_test(tc, what_does_not_inflate_is_refused);
     tcase_add_test(tc, inflated_text_must_be_utf8);
     tcase_add_test(tc, a_bomb_is_refused_as_too_big);
+    tcase_add_test(tc, a_refused_message_is_not_inflated_and_the_next_one_is_a_new_one);
     tcase_add_test(tc, deflated_bytes_are_bounded_before_they_are_inflated);
     tcase_add_test(tc, close_tells_the_code_and_ends_listening);
     tcase_add_test(tc, close_may_come_between_fragments);
