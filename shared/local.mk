@@ -24,6 +24,8 @@ shared_libshared_la_SOURCES = \
     shared/events.h \
     shared/inquiry.c \
     shared/inquiry.h \
+    shared/ip.c \
+    shared/ip.h \
     shared/ipc.c \
     shared/ipc.h \
     shared/json.c \

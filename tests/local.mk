@@ -20,12 +20,14 @@ unit_tests = \
     tests/unit/check_extensions \
     tests/unit/check_filter \
     tests/unit/check_frame \
+    tests/unit/check_guessers \
     tests/unit/check_handover \
     tests/unit/check_handover_state \
     tests/unit/check_handshake \
     tests/unit/check_http \
     tests/unit/check_hub \
     tests/unit/check_inquiry \
+    tests/unit/check_ip \
     tests/unit/check_ipc \
     tests/unit/check_json \
     tests/unit/check_keys \
@@ -40,6 +42,7 @@ unit_tests = \
     tests/unit/check_outq \
     tests/unit/check_pack \
     tests/unit/check_privileges \
+    tests/unit/check_proxyhead \
     tests/unit/check_publish \
     tests/unit/check_push \
     tests/unit/check_rates \

@@ -12,6 +12,7 @@ workers_libworkers_la_SOURCES = \
     workers/api_messages.c \
     workers/api_metrics.c \
     workers/api_stats.c \
+    workers/bucket.h \
     workers/canary.c \
     workers/canary.h \
     workers/commands.c \
@@ -39,6 +40,8 @@ workers_libworkers_la_SOURCES = \
     workers/frame.h \
     workers/fullsync.c \
     workers/fullsync.h \
+    workers/guessers.c \
+    workers/guessers.h \
     workers/handover.c \
     workers/handover.h \
     workers/handover_giver.c \
@@ -64,6 +67,10 @@ workers_libworkers_la_SOURCES = \
     workers/merge.h \
     workers/outq.c \
     workers/outq.h \
+    workers/proxies.c \
+    workers/proxies.h \
+    workers/proxyhead.c \
+    workers/proxyhead.h \
     workers/push.c \
     workers/push.h \
     workers/recent.c \
