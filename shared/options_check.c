@@ -241,6 +241,11 @@ static void check_values(struct checker *c)
             "is longer than ping-interval: a lost client is noticed late");
     if (o->replay_limit > o->history_size)
         say(c, false, OPT_replay_limit, "is more than history-size, which is what is stored");
+    if (o->proxy_protocol == CHOICE_ON && !o->trusted_proxies.count)
+        say(c, true, OPT_proxy_protocol, "trusted-proxies is needed with it");
+    if (o->max_reading_size < o->max_payload_size)
+        say(c, false, OPT_max_reading_size,
+            "is less than max-payload-size: one large message hides all older ones");
     if (o->redis_command_timeout > 3 * o->redis_probe_interval)
         say(c, false, OPT_redis_command_timeout,
             "is longer than three times redis-probe-interval, after which health is degraded");

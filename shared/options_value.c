@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "shared/address.h"
+#include "shared/ip.h"
 #include "shared/keys.h"
 #include "shared/options_priv.h"
 #include "shared/redisurl.h"
@@ -76,6 +77,17 @@ static bool check_origin(const char *value, struct text_buf *why)
     else if (strpbrk(value, " \t\"'*"))
         reason = "blanks, quotes and * are not part of an origin";
     if (!reason)
+        return true;
+    say_value(why, value);
+    text_addf(why, ": %s", reason);
+    return false;
+}
+
+static bool check_proxy(const char *value, struct text_buf *why)
+{
+    struct ip_range range;
+    const char *reason;
+    if (!strcmp(value, "unix") || ip_range_parse(value, &range, &reason) == 0)
         return true;
     say_value(why, value);
     text_addf(why, ": %s", reason);
@@ -169,6 +181,7 @@ static const struct {
     {"listen", check_listen, true},
     {"listen_optional", check_listen_optional, false},
     {"origins", check_origin, false},
+    {"trusted_proxies", check_proxy, false},
     {"readable_file", check_later, false},
     {"user", check_later, false},
     {"group", check_later, false},

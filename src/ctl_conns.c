@@ -137,6 +137,10 @@ static void add_states(struct text_buf *b, struct text_span connection, struct t
     add_member(b, connection, "family");
     text_addc(b, ' ');
     add_member(b, connection, "address");
+    if (ctl_has(connection, "client")) {
+        text_addc(b, ' ');
+        add_member(b, connection, "client");
+    }
     text_addf(b, "%s%s%s, worker %lld", ctl_is_true(connection, "tls") ? ", TLS" : "",
               ctl_is_true(connection, "compression") ? ", compressed" : "",
               ctl_is_true(connection, "admin") ? ", administrator" : "",

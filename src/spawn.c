@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,7 +81,8 @@ static _Noreturn void fail(const struct worker_start *s, const char *what, int e
 
 static _Noreturn void run_child(const struct spawn *s, pid_t master)
 {
-    const struct worker_start *start = s->start;
+    struct worker_start own = *s->start;
+    const struct worker_start *start = &own;
     bool is_syslog = !strcmp(start->opt->log_target, "syslog");
     s->leave_loop(s->data);
     reset_signals();
@@ -93,6 +95,7 @@ static _Noreturn void run_child(const struct spawn *s, pid_t master)
                  (enum log_format)start->opt->log_format);
     if (error)
         fail(start, "cannot list open descriptors in /proc/self/fd", error);
+    own.memory_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     error = privileges_drop(s->privileges, master, SIGTERM);
     if (error == -ESRCH)
         exit(EXIT_FAILURE);

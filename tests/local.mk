@@ -89,6 +89,7 @@ tests_unit_check_token_keys_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 
 # --- end to end ---------------------------------------------------------------------------------
 e2e_tests = \
+    tests/e2e/test_attacks.py \
     tests/e2e/test_belfryctl.py \
     tests/e2e/test_bench_reload.py \
     tests/e2e/test_chaos.py \
@@ -109,7 +110,9 @@ e2e_tests = \
     tests/e2e/test_metrics.py \
     tests/e2e/test_operator.py \
     tests/e2e/test_processes.py \
+    tests/e2e/test_proxies.py \
     tests/e2e/test_redis_faults.py \
+    tests/e2e/test_redis_hostile.py \
     tests/e2e/test_reload.py \
     tests/e2e/test_sandbox.py \
     tests/e2e/test_slow.py \

@@ -63,17 +63,13 @@ static void on_pause_over(struct ev_loop *loop, struct ev_timer *timer, int reve
 /* One of those who wait is told, rather than left to its own timeout. */
 static void turn_away(struct acceptor *a, struct port *p)
 {
-    struct text_buf response = {0};
     if (a->reserve < 0)
         return;
     close(a->reserve);
     int fd = accept4(p->io.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        router_error_response(a->worker, &response, 503, "Too many connections", NULL,
-                              "Retry-After: 5\r\n", false, false);
-        if (response.data && !response.failed && !p->listener->is_tls)
-            send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        text_buf_free(&response);
+        counters_inc(CTR_descriptor_refusals);
+        router_refuse_socket(a->worker, fd, p->listener, 503, "Too many connections");
         close(fd);
     }
     a->reserve = open_reserve();
@@ -84,6 +80,17 @@ static void start_pause(struct acceptor *a)
     ev_timer_stop(a->worker->loop, &a->pause);
     ev_timer_set(&a->pause, ACCEPTOR_PAUSE_MS / 1e3, 0.);
     ev_timer_start(a->worker->loop, &a->pause);
+}
+
+/* No descriptor is to spare. Those who said nothing for longest make room for who comes; the
+ * next turn has their descriptors. */
+static void make_room(struct acceptor *a, struct port *p)
+{
+    if (conns_reclaim(a->worker->conns, ACCEPTOR_RECLAIM))
+        return;
+    turn_away(a, p);
+    stop_ports(a, false);
+    start_pause(a);
 }
 
 /* False: there is nobody left to accept, or accepting must rest. */
@@ -127,8 +134,8 @@ static void accept_some(struct port *p)
     struct acceptor *a = p->acceptor;
     struct conns *conns = a->worker->conns;
     for (int n = 1;; n++) {
-        if (!accept_one(p))
-            return;
+        if (!accept_one(p) || !conns_has_descriptor(conns))
+            return; /* whether another one waits, the next turn tells */
         if (n % ACCEPTOR_BATCH == 0 &&
             (!conns_has_much_room(conns) || clock_mono_us() >= a->until_us))
             break;
@@ -139,9 +146,14 @@ static void accept_some(struct port *p)
 
 static void on_accept(struct ev_loop *loop, struct ev_io *io, int revents)
 {
+    struct port *p = io->data;
+    const struct conns *conns = p->acceptor->worker->conns;
     (void)loop;
     (void)revents;
-    accept_some(io->data);
+    if (conns_has_descriptor(conns))
+        accept_some(p);
+    else
+        make_room(p->acceptor, p);
 }
 
 void acceptor_begin_turn(struct acceptor *a, int64_t now_us, bool is_busy)
@@ -150,7 +162,7 @@ void acceptor_begin_turn(struct acceptor *a, int64_t now_us, bool is_busy)
         return;
     a->until_us = now_us + ACCEPTOR_SLICE_US;
     for (size_t i = 0; is_busy && i < a->port_count; i++)
-        if (ev_is_active(&a->ports[i].io))
+        if (ev_is_active(&a->ports[i].io) && conns_has_descriptor(a->worker->conns))
             accept_some(&a->ports[i]);
 }
 

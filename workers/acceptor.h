@@ -6,7 +6,9 @@
  * later: so it is emptied first, at some microseconds for each, and what those connections say is
  * looked at when there is time (conns_admit). Only while many descriptors are left, for the devices
  * that come back may still have their old ones: otherwise ACCEPTOR_BATCH at once and no more.
- * EMFILE and ENFILE: one waiting client is told 503 with the help of a descriptor kept for that,
+ * Some are left for what is no connection (conns_has_descriptor). When the rest is taken,
+ * connections that have not made a request for longest make room. Where there are none, and at
+ * EMFILE and ENFILE, one waiting client is told 503 with the help of a descriptor kept for that,
  * then accepting pauses for 100 ms instead of spinning.
  */
 #ifndef BELFRY_WORKERS_ACCEPTOR_H
@@ -17,6 +19,7 @@
 #define ACCEPTOR_BATCH 64
 #define ACCEPTOR_SLICE_US 4000
 #define ACCEPTOR_PAUSE_MS 100
+#define ACCEPTOR_RECLAIM 16 /* connections ended at once for their descriptors */
 
 /* Accepts nothing yet. NULL without memory. */
 struct acceptor *acceptor_new(struct worker *w);

@@ -2,6 +2,7 @@
 
 #include "shared/clock.h"
 #include "workers/api.h"
+#include "workers/pressure.h"
 
 /* A probe is due each interval and may take one to come back; half of one is slack for the timers.
  * Late by more than that is within the three intervals that are promised. */
@@ -42,6 +43,8 @@ struct redis_view {
     bool has_probe; /* every worker has one */
     uint64_t latency_us;
     uint64_t probe_us;
+    uint64_t memory_bytes; /* of the largest */
+    bool is_memory_high;   /* new connections are refused */
 };
 
 static void look_at(struct redis_view *view, const struct counters *c, uint32_t slot,
@@ -52,7 +55,11 @@ static void look_at(struct redis_view *view, const struct counters *c, uint32_t 
     int64_t probe_at_ms = (int64_t)counters_get(c, slot, CTR_redis_delivery_probe_at_ms);
     int64_t started_ms = (int64_t)counters_get(c, slot, CTR_started_at_ms);
 
+    uint64_t memory_bytes = counters_get(c, slot, CTR_memory_bytes);
+
     view->workers++;
+    if (memory_bytes > view->memory_bytes)
+        view->memory_bytes = memory_bytes;
     if (!counters_get(c, slot, CTR_redis_subscriber_up) ||
         !counters_get(c, slot, CTR_redis_command_up))
         view->is_connected = false;
@@ -75,6 +82,8 @@ static struct redis_view view_redis(const struct worker *w)
         if (slot_is_ready(c, i))
             look_at(&view, c, i, clock_wall_ms(), late_ms);
     }
+    uint64_t high_bytes = pressure_high_bytes(w->opt);
+    view.is_memory_high = high_bytes && view.memory_bytes > high_bytes;
     if (!view.workers)
         view.is_connected = view.is_delivering = view.has_probe = false;
     return view;
@@ -126,7 +135,8 @@ void api_health(const struct request *rq)
               status, (unsigned long long)counters_sum(w->start->counters, CTR_websockets),
               usertable_users(w->start->users), view.workers);
     add_redis(&view, &body);
-    text_addc(&body, ',');
+    text_addf(&body, ",\"memory\":{\"status\":\"%s\",\"max_worker_bytes\":%llu},",
+              view.is_memory_high ? "high" : "ok", (unsigned long long)view.memory_bytes);
     api_add_timestamp(w, &body);
     text_addc(&body, '}');
     reply_json(rq->reply, status[0] == 'h' ? 200 : 503, &body);

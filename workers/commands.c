@@ -10,12 +10,22 @@
 #include "shared/json.h"
 #include "shared/log.h"
 #include "shared/message.h"
+#include "workers/auth.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session.h"
 #include "workers/store.h"
 
 #define TYPE_MAX_BYTES 64
+/* What one client may ask of others, in tokens a second and at once: of Redis, and of whoever
+ * verifies signatures. */
+#define COSTLY_RATE 50
+#define COSTLY_BURST 400
+#define COST_MARKS 1         /* and one more for COST_MARKS_EACH ids */
+#define COST_MARKS_EACH 100
+#define COST_REFRESH 4
+#define COST_AUTH 20
+#define AWAITED_MAX 64       /* commands of one client that may wait for Redis */
 
 /* One message of a client. Spans point into the message. */
 struct call {
@@ -80,6 +90,18 @@ static void reply_invalid(const struct call *call, const char *message)
 static void reply_no_redis(const struct call *call)
 {
     reply_failure(call, "REDIS_UNAVAILABLE", "Redis is not available, try again later");
+}
+
+/* True when the client may ask for so much now; otherwise it was told. */
+static bool may_ask(const struct call *call, uint32_t cost)
+{
+    struct conn *c = call->c;
+    if (c->awaited < AWAITED_MAX &&
+        bucket_take(&c->costly, worker_now_ms(c->worker), COSTLY_RATE, COSTLY_BURST, cost))
+        return true;
+    counters_inc(CTR_commands_refused);
+    reply_failure(call, "RATE_LIMITED", "Too many requests at once, try again later");
+    return false;
 }
 
 /* Appends a JSON value of the payload as it came, null when absent. */
@@ -246,6 +268,8 @@ static void run_dashboard_refresh(const struct call *call)
 {
     char now[CLOCK_ISO_BYTES];
     struct text_buf out = {0};
+    if (!may_ask(call, COST_REFRESH))
+        return;
     now_text(call, now);
     reply_start(call, &out, "dashboard_refresh_completed");
     text_addf(&out, "{\"refreshed_at\":\"%s\"}}", now);
@@ -268,7 +292,7 @@ struct waiting {
     uint64_t serial;
     bool is_lower;
     size_t count;
-    struct text_buf reply;
+    struct text_buf reply;   /* of an ack: the id that came meanwhile, to be sent next */
     size_t user_id_len;
     char user_id[];
 };
@@ -290,6 +314,8 @@ static void waiting_free(struct waiting *w)
     struct conn *c = waiting_conn(w);
     if (c)
         c->awaited--;
+    if (c && c->acking == w)
+        c->acking = NULL;
     text_buf_free(&w->reply);
     free(w);
 }
@@ -393,7 +419,7 @@ static void run_mark_read(const struct call *call)
     if (error == -EINVAL)
         reply_invalid(call, "notification_ids: must be a list of at most 10000 strings of 1 to "
                             "256 bytes");
-    if (!error)
+    if (!error && may_ask(call, COST_MARKS + (uint32_t)ids.count / COST_MARKS_EACH))
         error = mark_read(call, raw, &ids);
     strings_free(&ids);
     if (error == -ENOMEM)
@@ -402,14 +428,49 @@ static void run_mark_read(const struct call *call)
         reply_no_redis(call);
 }
 
+static void on_acked(void *data, int error, int64_t value);
+
+/* w is given. */
+static void send_ack(const struct call *call, struct waiting *w, struct text_span id)
+{
+    if (store_set_acked(w->worker->store, w->user_id, id, on_acked, w)) {
+        call->c->acking = w;
+        return;
+    }
+    waiting_free(w);
+    reply_no_redis(call);
+}
+
 static void on_acked(void *data, int error, int64_t value)
 {
     struct waiting *w = data;
     (void)value;
-    struct conn *c = error ? waiting_conn(w) : NULL;
-    if (c)
-        reply_no_redis(&(struct call){.c = c, .is_lower = w->is_lower});
-    waiting_free(w);
+    struct conn *c = waiting_conn(w);
+    struct call call = {.c = c, .is_lower = w->is_lower};
+    struct text_buf next = w->reply;
+    w->reply = (struct text_buf){0};
+    if (c && !error && next.len) {
+        send_ack(&call, w, (struct text_span){next.data, next.len});
+    } else {
+        if (c && error)
+            reply_no_redis(&call);
+        waiting_free(w);
+    }
+    text_buf_free(&next);
+}
+
+/* Only the newest position counts: of those that come while one is under way the last is sent when
+ * that one is done, so that a client has one under way at most. */
+static bool ack_later(const struct call *call, const char *id, size_t len)
+{
+    struct waiting *w = call->c->acking;
+    if (!w)
+        return false;
+    text_buf_reset(&w->reply);
+    text_add(&w->reply, id, len);
+    if (w->reply.failed)
+        conn_close(call->c, CLOSE_INTERNAL);
+    return true;
 }
 
 static void run_ack(const struct call *call)
@@ -423,18 +484,15 @@ static void run_ack(const struct call *call)
         reply_invalid(call, "last_id: must be a string of 1 to 256 bytes");
         return;
     }
-    struct waiting *w = waiting_new(call);
-    if (!w) {
-        conn_close(call->c, CLOSE_INTERNAL);
-        return;
-    }
     counters_inc(CTR_acks);
     fate_said(call->c, TRACE_ACKED, id, (size_t)len);
-    if (store_set_acked(w->worker->store, w->user_id, (struct text_span){id, (size_t)len}, on_acked,
-                        w))
+    if (ack_later(call, id, (size_t)len))
         return;
-    waiting_free(w);
-    reply_no_redis(call);
+    struct waiting *w = waiting_new(call);
+    if (w)
+        send_ack(call, w, (struct text_span){id, (size_t)len});
+    else
+        conn_close(call->c, CLOSE_INTERNAL);
 }
 
 /* ---- auth ---- */
@@ -536,10 +594,19 @@ static enum token_result verify(const struct call *call, struct token_claims *cl
 
 static void auth_refused(const struct call *call, const char *why)
 {
-    char id[CONN_ID_BYTES];
-    counters_inc(CTR_auth_failures);
-    log_info("auth-refused", "conn", conn_id(call->c, id), "reason", why);
+    auth_failed(call->c, why);
     conn_close(call->c, CLOSE_AUTH);
+}
+
+/* A client renews its token now and then, and does not try out others. */
+static bool may_authenticate(const struct call *call)
+{
+    struct conn *c = call->c;
+    if (auth_may_try(c) &&
+        bucket_take(&c->costly, worker_now_ms(c->worker), COSTLY_RATE, COSTLY_BURST, COST_AUTH))
+        return true;
+    conn_close(c, CLOSE_RATE);
+    return false;
 }
 
 static void run_auth(const struct call *call)
@@ -547,6 +614,8 @@ static void run_auth(const struct call *call)
     struct token_claims claims;
     struct resume *resume = NULL;
     struct filter *filter = NULL;
+    if (!may_authenticate(call))
+        return;
     enum token_result result = verify(call, &claims);
     if (result != TOKEN_OK) {
         auth_refused(call, token_result_text(result));

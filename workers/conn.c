@@ -18,6 +18,7 @@
 #include "workers/conn_internal.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
+#include "workers/pressure.h"
 #include "workers/router.h"
 #include "workers/session.h"
 
@@ -26,6 +27,7 @@
 #define UNSENT_BYTES 262144
 #define TIDY_CONNECTIONS 1000 /* fewer leave nothing behind that is worth a walk over the heap */
 #define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
+#define DESCRIPTORS_OWN 32  /* of these, for what is no connection: Redis, the log, epoll ... */
 
 /* ---- all connections ---- */
 
@@ -36,13 +38,18 @@ static void on_again(struct ev_loop *loop, struct ev_timer *timer, int revents)
     (void)revents; /* the turn it begins ends with conns_flush */
 }
 
-static size_t descriptor_room(void)
+static void find_descriptors(struct conns *s)
 {
     struct rlimit limit;
+    s->room = s->descriptors = SIZE_MAX;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-        return SIZE_MAX;
-    return limit.rlim_cur > 2 * DESCRIPTORS_KEPT ? (size_t)limit.rlim_cur - DESCRIPTORS_KEPT
-                                                 : (size_t)limit.rlim_cur / 2;
+        return;
+    size_t most = (size_t)limit.rlim_cur;
+    bool is_enough = most > 2 * DESCRIPTORS_KEPT;
+    s->room = is_enough ? most - DESCRIPTORS_KEPT : most / 2;
+    s->descriptors = is_enough ? most - DESCRIPTORS_OWN : most / 4 * 3;
+    size_t listeners = s->worker->start->listener_count;
+    s->descriptors -= listeners < s->descriptors - s->room ? listeners : 0;
 }
 
 _Static_assert(TRACE_SERIAL_SLOTS >= COUNTERS_MAX_SLOTS, "every slot fits into a serial");
@@ -55,7 +62,8 @@ struct conns *conns_new(struct worker *w)
     s->worker = w;
     s->flush_tail = &s->flush_head;
     s->arrivals_tail = &s->arrivals;
-    s->room = descriptor_room();
+    find_descriptors(s);
+    s->proxies = proxies_new(&w->opt->trusted_proxies);
     s->http_limits = (struct http_limits){(size_t)w->opt->max_header_size,
                                           (size_t)w->opt->max_message_size};
     /* Serials go on where an earlier worker of this slot cannot have been: 2^12 a millisecond. The
@@ -67,7 +75,7 @@ struct conns *conns_new(struct worker *w)
         w->wheel = wheel_new(w->loop, conns_on_deadline, w);
         s->owns_wheel = true;
     }
-    if (!s->wsocks || !w->wheel || conn_tls_init(s) != 0) {
+    if (!s->wsocks || !s->proxies || !w->wheel || conn_tls_init(s) != 0) {
         conns_free(s);
         return NULL;
     }
@@ -96,6 +104,7 @@ void conns_free(struct conns *s)
     }
     wsock_pool_free(s->wsocks);
     tls_server_free(s->tls);
+    proxies_free(s->proxies);
     free(s);
 }
 
@@ -127,6 +136,30 @@ bool conns_has_much_room(const struct conns *s)
 void conns_expect_more(struct conns *s)
 {
     s->expects_more = true;
+}
+
+bool conns_has_descriptor(const struct conns *s)
+{
+    return s->count < s->descriptors;
+}
+
+size_t conns_early_count(const struct conns *s)
+{
+    return s->early_count;
+}
+
+size_t conns_reclaim(struct conns *s, size_t count)
+{
+    size_t ended = 0;
+    for (struct conn *c = s->early_first, *next; c && ended < count; c = next) {
+        next = c->early_next;
+        if (c->reply || c->outq.head || c->is_metrics)
+            continue;
+        conn_end(c);
+        ended++;
+    }
+    counters_add(CTR_connections_reclaimed, ended);
+    return ended;
 }
 
 void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data)
@@ -172,59 +205,57 @@ const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 
 /* ---- birth ---- */
 
-/* What max-connections-per-address counts by; 0: not at all. An IPv6 customer has a /64. */
-static uint64_t address_hash(const struct sockaddr *peer)
+static bool is_proxy(const struct conn *c)
 {
-    unsigned char key[9] = {0};
-    if (!peer)
-        return 0;
-    if (peer->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)peer;
-        key[0] = 4;
-        memcpy(key + 1, &in->sin_addr, 4);
-    } else if (peer->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)peer;
-        bool is_mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-        key[0] = is_mapped ? 4 : 6;
-        memcpy(key + 1, in6->sin6_addr.s6_addr + (is_mapped ? 12 : 0), is_mapped ? 4 : 8);
-    } else {
-        return 0;
-    }
-    return text_hash64(key, sizeof key);
+    const struct proxies *p = c->worker->conns->proxies;
+    if (ip_is_none(&c->address))
+        return c->is_unix && proxies_trust_unix(p);
+    return proxies_trust(p, &c->address);
 }
 
-int conn_enter_address(struct worker *w, const struct sockaddr *peer, bool is_limited,
-                       uint64_t *hash)
+int conn_enter_address(struct conn *c, bool is_limited)
 {
+    const struct worker *w = c->worker;
     int64_t limit = w->opt->max_connections_per_address;
-    *hash = 0;
-    if (limit <= 0 || !w->start->addresses)
-        return 0;
-    uint64_t key = address_hash(peer);
-    if (!key)
+    uint64_t key = ip_customer(&c->address);
+    c->is_trusted = is_proxy(c);
+    if (limit <= 0 || !w->start->addresses || !key || c->is_trusted)
         return 0;
     int n = usertable_enter(w->start->addresses, w->start->slot, key,
                             is_limited ? (uint32_t)limit : 0);
-    if (n < 0)
-        return n;
-    if (n > 0)
-        *hash = key;
-    return 0;
+    c->is_counted_address = n > 0;
+    return n < 0 ? n : 0;
 }
 
-/* Best effort: a fresh socket takes this much. */
-static void refuse_address(const struct worker *w, int fd,
-                           const struct worker_listener *listener)
+bool conn_enter_client(struct conn *c)
 {
-    struct text_buf response = {0};
+    if (!c->is_trusted || !c->is_forwarded || conn_enter_address(c, true) == 0)
+        return true;
+    c->is_trusted = true; /* the next request may be another client's */
     counters_inc(CTR_address_limit_refusals);
-    if (listener->is_tls)
+    return false;
+}
+
+static void join_early(struct conn *c)
+{
+    struct conns *s = c->worker->conns;
+    c->is_early = true;
+    c->early_prev = s->early_last;
+    *(s->early_last ? &s->early_last->early_next : &s->early_first) = c;
+    s->early_last = c;
+    s->early_count++;
+}
+
+void conn_leave_early(struct conn *c)
+{
+    struct conns *s = c->worker->conns;
+    if (!c->is_early)
         return;
-    router_error_response(w, &response, 429, "Too many connections from this address", NULL,
-                          "Retry-After: 5\r\n", false, false);
-    if (response.data && !response.failed)
-        send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    text_buf_free(&response);
+    c->is_early = false;
+    *(c->early_prev ? &c->early_prev->early_next : &s->early_first) = c->early_next;
+    *(c->early_next ? &c->early_next->early_prev : &s->early_last) = c->early_prev;
+    c->early_next = c->early_prev = NULL;
+    s->early_count--;
 }
 
 struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener)
@@ -241,15 +272,6 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
     c->is_metrics = listener->is_metrics;
     c->is_unix = listener->is_unix;
     c->state = CONN_HTTP;
-    if (listener->is_tls) {
-        c->state = CONN_TLS;
-        c->tls = s->tls ? tlsio_new(s->tls, fd) : NULL;
-        if (!c->tls) {
-            free(c);
-            return NULL;
-        }
-        conn_tls_begin(c);
-    }
     c->io.fd = fd;
     c->all_next = s->all;
     if (s->all)
@@ -261,29 +283,54 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
     return c;
 }
 
+/* Who may not come in, is told. 0 or negative errno. */
+static int judge_new(struct conn *c, const struct worker_listener *listener)
+{
+    const struct worker *w = c->worker;
+    if (conn_enter_address(c, true) != 0) {
+        counters_inc(CTR_address_limit_refusals);
+        router_refuse_socket(w, c->io.fd, listener, 429,
+                             "Too many connections from this address");
+        return -EDQUOT;
+    }
+    if (!c->is_metrics && pressure_is_high(w->pressure) &&
+        w->conns->early_count >= PRESSURE_EARLY_MAX) {
+        counters_inc(CTR_memory_refusals);
+        router_refuse_socket(w, c->io.fd, listener, 503, "The server is short of memory");
+        return -ENOMEM;
+    }
+    return 0;
+}
+
 int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
               const struct sockaddr *peer)
 {
-    uint64_t hash;
-    int error = conn_enter_address(w, peer, true, &hash);
-    if (error) {
-        refuse_address(w, fd, listener);
-        close(fd);
-        return error;
-    }
     struct conn *c = conn_new(w, fd, listener);
     if (!c) {
-        if (hash)
-            usertable_leave(w->start->addresses, w->start->slot, hash);
         close(fd);
         return -ENOMEM;
     }
-    c->address_hash = hash;
+    counters_inc(CTR_connections);
+    c->address = ip_from_sockaddr(peer);
+    int error = judge_new(c, listener);
+    if (!error && listener->is_tls) {
+        c->state = CONN_TLS;
+        c->tls = w->conns->tls ? tlsio_new(w->conns->tls, fd) : NULL;
+        error = c->tls ? 0 : -ENOMEM;
+    }
+    if (error) {
+        conn_destroy(c);
+        return error;
+    }
     if (!c->is_unix) { /* both stay with the socket, in whatever process it is */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){UNSENT_BYTES}, sizeof(int));
     }
-    counters_inc(CTR_connections);
+    if (c->is_trusted && !c->is_metrics && w->opt->proxy_protocol == CHOICE_ON)
+        c->state = CONN_PROXY;
+    join_early(c);
+    if (c->state == CONN_TLS)
+        conn_tls_begin(c);
     conn_arrive(c);
     conn_set_phase(c, w->opt->handshake_timeout);
     return 0;
@@ -293,16 +340,18 @@ int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
 
 static void log_end(const struct conn *c)
 {
-    char id[CONN_ID_BYTES];
+    char id[CONN_ID_BYTES], address[IP_TEXT_BYTES];
     int64_t duration_ms = worker_now_ms(c->worker) - c->opened_ms;
     if (c->was_ws)
-        log_info("connection-closed", "conn", conn_id(c, id), "close",
+        log_info("connection-closed", "conn", conn_id(c, id), "address",
+                 conn_address(c, address), "close",
                  closes_table[c->close_reason].word, "code", LOG_INT(c->close_code),
                  "duration_ms", LOG_INT(duration_ms), "received_bytes",
                  LOG_INT(c->received_bytes), "sent_bytes", LOG_INT(c->outq.written));
     else
-        log_debug("http-connection-closed", "conn", conn_id(c, id), "duration_ms",
-                  LOG_INT(duration_ms), "received_bytes", LOG_INT(c->received_bytes),
+        log_debug("http-connection-closed", "conn", conn_id(c, id), "address",
+                  conn_address(c, address), "duration_ms", LOG_INT(duration_ms),
+                  "received_bytes", LOG_INT(c->received_bytes),
                   "sent_bytes", LOG_INT(c->outq.written));
 }
 
@@ -315,6 +364,7 @@ void conn_end(struct conn *c)
     if (c->state == CONN_TLS)
         conn_tls_end(c);
     c->state = CONN_DEAD;
+    conn_leave_early(c);
     fate_closed(c);
     reply_abandon(c->reply);
     c->reply = NULL;
@@ -366,8 +416,9 @@ void conn_destroy(struct conn *c)
         s->all = c->all_next;
     s->count--;
     counters_dec(CTR_connections);
-    if (c->address_hash)
-        usertable_leave(w->start->addresses, w->start->slot, c->address_hash);
+    conn_leave_early(c);
+    if (c->is_counted_address)
+        usertable_leave(w->start->addresses, w->start->slot, ip_customer(&c->address));
     device_settle(&c->device);
     outq_clear(&c->outq);
     http_free(c->http);
@@ -428,6 +479,7 @@ static void on_phase_over(struct conn *c)
     case CONN_TLS:
         conn_tls_timeout();
         /* fall through */
+    case CONN_PROXY:
     case CONN_HTTP:
         /* A connection that rests between requests has kept its word. */
         if (!c->had_request || c->http)

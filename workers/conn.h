@@ -2,11 +2,11 @@
  * conn.h - one client connection: states, deadlines, reading, writing, teardown; the only owner of
  * its parts.
  *
- * States: TLS handshake -> HTTP (one request after another) -> WebSocket waiting for its auth frame
- * -> open -> closing -> dead. Reading stops while a reply is awaited or too much waits to be
- * written. All writing happens at the end of the loop turn (conns_flush), all freeing after it:
- * nothing that a callback calls frees its connection. Handshakes, which cost more than anything
- * else a client can ask for, wait in a line of their own and get a slice of each turn
+ * States: PROXY header -> TLS handshake -> HTTP (one request after another) -> WebSocket waiting
+ * for its auth frame -> open -> closing -> dead. Reading stops while a reply is awaited or too much
+ * waits to be written. All writing happens at the end of the loop turn (conns_flush), all freeing
+ * after it: nothing that a callback calls frees its connection. Handshakes, which cost more than
+ * anything else a client can ask for, wait in a line of their own and get a slice of each turn
  * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device
  * leaves its session there too, so that whoever walks over devices may send to them.
  *
@@ -25,8 +25,10 @@
 #include <sys/socket.h>
 
 #include "shared/closes.h"
+#include "shared/ip.h"
 #include "shared/text.h"
 #include "shared/token.h"
+#include "workers/bucket.h"
 #include "workers/context.h"
 #include "workers/hub.h"
 #include "workers/outq.h"
@@ -34,12 +36,13 @@
 
 #define CONN_ID_BYTES 40
 
-enum conn_state { CONN_TLS, CONN_HTTP, CONN_AUTH, CONN_OPEN, CONN_CLOSING, CONN_DEAD };
+enum conn_state { CONN_PROXY, CONN_TLS, CONN_HTTP, CONN_AUTH, CONN_OPEN, CONN_CLOSING, CONN_DEAD };
 
 struct http;      /* http.h: request under way */
 struct reply;     /* router.h: an answer that is still awaited */
 struct tickets;   /* shared/tickets.h */
 struct tlsio;
+struct waiting;   /* commands.c: an answer of Redis that is awaited */
 struct wsock;     /* wsock.h: frame under way, pooled */
 struct conn_kept; /* conn_http.c: bytes read and not looked at yet */
 
@@ -50,6 +53,7 @@ struct conn {
     struct conn *flush_next;       /* the next arrival, or that has something to do at the end of
                                     * this turn, or that is dead */
     struct conn *all_next, *all_prev;
+    struct conn *early_next, *early_prev; /* while it is no WebSocket; the oldest is first */
     struct outq outq;
     struct http *http;             /* NULL: no request under way */
     struct reply *reply;           /* NULL: no answer awaited; set by router.c */
@@ -66,10 +70,12 @@ struct conn {
     int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
     uint64_t ping_taken_bytes;     /* what the peer had taken when the ping was sent */
     int64_t closing_ms;            /* loop clock: our close frame was queued */
-    uint64_t address_hash;         /* for max-connections-per-address; 0: not counted there */
+    struct ip address;             /* the client's, as far as is known; none: of a unix socket */
     uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
-    int64_t rate_at_ms;
-    uint32_t rate_tokens;          /* client-message-rate, thousandths */
+    struct bucket rate;            /* client-message-rate */
+    struct bucket control;         /* pings and pongs; conn_ws.c */
+    struct bucket costly;          /* what asks Redis, and tokens; commands.c */
+    struct waiting *acking;        /* NULL: no ack is under way */
     uint32_t awaited;              /* commands whose answer waits for Redis; commands.c */
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */
     uint8_t state;                 /* enum conn_state */
@@ -77,6 +83,10 @@ struct conn {
     uint8_t deflate_bits;          /* permessage-deflate: window of what we send; 0: none */
     bool is_metrics : 1;           /* came on the metrics listener */
     bool is_unix : 1;
+    bool is_trusted : 1;           /* its peer is one of trusted-proxies: it may tell addresses */
+    bool is_forwarded : 1;         /* its proxy told the address */
+    bool is_counted_address : 1;   /* for max-connections-per-address */
+    bool is_early : 1;             /* in that list */
     bool in_flush : 1;             /* among the marked or the arrivals */
     bool in_reap : 1;
     bool is_blocked : 1;           /* the kernel takes no more: waits for EV_WRITE */
@@ -121,6 +131,13 @@ void conns_expect_more(struct conns *s);
  * in the order in which it was noticed and for a slice of time. True: somebody was served, and has
  * something to be flushed. Whoever is left makes another turn. */
 bool conns_admit(struct conns *s);
+/* False when another connection would take a descriptor that Redis or the log may need. */
+bool conns_has_descriptor(const struct conns *s);
+/* Ends the connections that have waited longest without a request, up to count of them, so that
+ * their descriptors are free after this turn. How many there were. */
+size_t conns_reclaim(struct conns *s, size_t count);
+/* Connections that are no WebSockets. */
+size_t conns_early_count(const struct conns *s);
 /* fn may close or drop connections. */
 void conns_each(struct conns *s, void (*fn)(void *data, struct conn *c), void *data);
 /* Begins a walk over all connections, which may take several turns; conns_walk_next returns the
@@ -134,12 +151,25 @@ void conns_flush(struct conns *s, bool is_bounded);
 /* For wheel_new; data is the struct worker. */
 void conns_on_deadline(void *data, struct wheel_entry *e);
 
-/* A new socket (given): state CONN_TLS or CONN_HTTP. 0, or negative errno and the socket closed
- * (-EDQUOT: max-connections-per-address). */
+/* A new socket (given): state CONN_PROXY, CONN_TLS or CONN_HTTP. 0, or negative errno and the
+ * socket closed (-EDQUOT: max-connections-per-address). */
 int conn_open(struct worker *w, int fd, const struct worker_listener *listener,
               const struct sockaddr *peer);
 /* Text id for logs and FULL_SYNC: unique over instances. */
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES]);
+
+/* The client's address for logs. */
+static inline const char *conn_address(const struct conn *c, char out[IP_TEXT_BYTES])
+{
+    if (!ip_is_none(&c->address))
+        return ip_format(&c->address, out);
+    return c->is_unix ? "unix" : "unknown";
+}
+/* Before an upgrade: the client whom a trusted proxy speaks for is counted, too. False:
+ * max-connections-per-address. */
+bool conn_enter_client(struct conn *c);
+/* Bytes that it holds of the worker's memory, as far as they grow with what its client does. */
+size_t conn_held_bytes(const struct conn *c);
 
 /* Queues a frame (a reference is taken). Nothing on a connection that is closing or dead. Applies
  * send-buffer-limit and slow-consumer. False: nothing but a message to the user, for which there is
@@ -175,6 +205,9 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
 /* Starts the close handshake with the row's code and reason (code 0: ends TCP at once). Counted and
  * logged once, for the first reason. On HTTP: what is queued or awaited is still sent. */
 void conn_close(struct conn *c, enum close_reason reason);
+/* A worker is short of memory: closes with CLOSE_OVERLOAD, and gives up at once what it holds. Not
+ * from within a callback of its input. */
+void conn_shed(struct conn *c);
 /* Ends TCP without a word (reset, timeouts, restart-close = drop). */
 void conn_drop(struct conn *c, enum close_reason reason);
 

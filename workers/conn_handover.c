@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "shared/counters.h"
@@ -41,9 +40,10 @@ static void save(struct conn *c, struct handover_device *d)
         .last_read_ms = c->last_read_ms,
         .ping_sent_ms = c->ping_sent_ms,
         .phase_until_ms = c->phase_until_ms,
-        .rate_at_ms = c->rate_at_ms,
+        .rate_at_ms = c->rate.at_ms,
         .token_expires_ms = c->token_expires_ms,
-        .rate_tokens = c->rate_tokens,
+        .rate_spent = c->rate.spent,
+        .address = c->address,
         .conn_state = c->state,
         .is_mid_frame = c->outq.head_done > 0,
         .is_unix = c->is_unix,
@@ -122,9 +122,8 @@ static int restore(struct conn *c, const struct handover_device *d)
     c->last_read_ms = d->last_read_ms;
     c->ping_sent_ms = d->ping_sent_ms;
     c->phase_until_ms = d->phase_until_ms;
-    c->rate_at_ms = d->rate_at_ms;
+    c->rate = (struct bucket){(uint32_t)d->rate_at_ms, d->rate_spent};
     c->token_expires_ms = d->token_expires_ms;
-    c->rate_tokens = d->rate_tokens;
     c->is_admin = d->is_admin;
     c->is_echo = d->is_echo;
     c->deflate_bits = d->deflate_bits;
@@ -152,15 +151,13 @@ static int restore_session(struct conn *c, const struct handover_device *d, stru
 }
 
 /* As if it had been accepted and upgraded here, but for what counts such things. */
-static struct conn *make(struct worker *w, int fd, int from_slot, bool is_unix)
+static struct conn *make(struct worker *w, int fd, int from_slot, const struct handover_device *d)
 {
-    struct sockaddr_storage peer;
-    socklen_t len = sizeof peer;
-    struct conn *c = conn_new(w, fd, &(struct worker_listener){.is_unix = is_unix});
+    struct conn *c = conn_new(w, fd, &(struct worker_listener){.is_unix = d->is_unix});
     if (!c)
         return NULL;
-    if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0)
-        conn_enter_address(w, (struct sockaddr *)&peer, false, &c->address_hash);
+    c->address = d->address;
+    conn_enter_address(c, false);
     c->state = CONN_OPEN;
     c->had_request = c->was_ws = c->is_counted_ws = true;
     counters_inc(CTR_connections);
@@ -198,7 +195,7 @@ bool conn_take(struct worker *w, int fd, int from_slot, struct text_span state, 
 {
     struct handover_device d = {0};
     int error = handover_device_decode(state, &d);
-    struct conn *c = make(w, fd, from_slot, d.is_unix);
+    struct conn *c = make(w, fd, from_slot, &d);
     if (!c) {
         log_error("no-memory", "for", "connection");
         close(fd);

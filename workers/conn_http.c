@@ -17,13 +17,57 @@ struct conn_kept {
     unsigned char bytes[];
 };
 
+/* ---- what was read and not looked at ---- */
+
+size_t conn_kept_bytes(const struct conn *c)
+{
+    return c->kept ? c->kept->len : 0;
+}
+
+const unsigned char *conn_kept(const struct conn *c)
+{
+    return c->kept->bytes;
+}
+
+bool conn_keep(struct conn *c, const unsigned char *bytes, size_t len)
+{
+    size_t before = conn_kept_bytes(c);
+    struct conn_kept *kept = realloc(c->kept, sizeof(*kept) + before + len);
+    if (!kept)
+        return false;
+    memcpy(kept->bytes + before, bytes, len);
+    kept->len = before + len;
+    c->kept = kept;
+    return true;
+}
+
+void conn_drop_kept(struct conn *c)
+{
+    free(c->kept);
+    c->kept = NULL;
+}
+
 /* ---- requests ---- */
+
+/* Whose request it is: a proxy may bring those of several over one connection. */
+static void find_client(struct conn *c)
+{
+    struct text_span list;
+    if (!c->is_trusted)
+        return;
+    bool is_told = http_header(c->http, "X-Forwarded-For", &list) &&
+                   proxies_client(c->worker->conns->proxies, list, &c->address);
+    if (!is_told && c->is_forwarded) /* the proxy's own address is not remembered */
+        c->address = (struct ip){{0}};
+    c->is_forwarded = is_told;
+}
 
 static void serve(struct conn *c)
 {
     struct http *h = c->http;
     c->had_request = true;
     c->phase_until_ms = 0; /* what an answer waits for has limits of its own */
+    find_client(c);
     if (!c->is_metrics && handshake_is_path(c->worker->opt, http_path(h)))
         handshake_serve(c, h);
     else
@@ -60,19 +104,15 @@ static void send_continue(struct conn *c)
 static bool may_go_on(const struct conn *c)
 {
     return c->state == CONN_HTTP && !c->reply && !c->close_after_flush &&
-           c->outq.bytes <= (size_t)c->worker->opt->send_buffer_limit / 2;
+           c->outq.bytes <= CONN_ANSWERS_BYTES;
 }
 
 static void keep(struct conn *c, const unsigned char *bytes, size_t len)
 {
-    c->kept = malloc(sizeof *c->kept + len);
-    if (!c->kept) {
+    if (conn_keep(c, bytes, len))
+        conn_mark(c);
+    else
         conn_end(c);
-        return;
-    }
-    c->kept->len = len;
-    memcpy(c->kept->bytes, bytes, len);
-    conn_mark(c);
 }
 
 void conn_http_input(struct conn *c, const unsigned char *bytes, size_t len)

@@ -6,12 +6,14 @@
 
 #include "workers/conn.h"
 #include "workers/http.h"
+#include "workers/proxies.h"
 #include "workers/tlsio.h"
 #include "workers/wsock.h"
 
 #define CONN_READ_BYTES 16384      /* at most in one callback; a TLS record fits */
 #define CONN_CLOSE_TIMEOUT_MS 5000 /* for the peer's close frame */
 #define CONN_CLOSE_FLUSH_MS 30000  /* for a slow peer to take what stands before our close frame */
+#define CONN_ANSWERS_BYTES 65536   /* of answers that wait: no further request is read meanwhile */
 #define CONN_LINGER_MS 2000        /* for the peer's FIN after ours */
 
 struct conns {
@@ -22,6 +24,10 @@ struct conns {
     size_t count;
     size_t most;             /* there were since memory was given back */
     size_t room;             /* descriptors for connections before WebSockets are refused */
+    size_t descriptors;      /* for connections of any kind */
+    struct conn *early_first, *early_last;
+    size_t early_count;
+    struct proxies *proxies;
     struct conn *flush_head; /* something to do at the end of this turn */
     struct conn **flush_tail;
     struct conn *arrivals;   /* handshakes that wait: accepted and not watched, or readable */
@@ -61,9 +67,10 @@ void conn_destroy(struct conn *c);
 
 /* A connection object around a socket (given, but not when NULL comes back: no memory). */
 struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener);
-/* 0, with *hash set when the connection is counted by its address; -EDQUOT. */
-int conn_enter_address(struct worker *w, const struct sockaddr *peer, bool is_limited,
-                       uint64_t *hash);
+/* It is counted by its address, unless that is a trusted proxy's. 0 or -EDQUOT. */
+int conn_enter_address(struct conn *c, bool is_limited);
+/* It is a WebSocket, or dead. */
+void conn_leave_early(struct conn *c);
 
 /* ---- conn_io.c ---- */
 
@@ -100,6 +107,13 @@ void conn_tls_timeout(void);
 int conn_tls_shake(struct conn *c);
 
 /* ---- conn_http.c ---- */
+
+/* Bytes of what was read and not looked at. */
+size_t conn_kept_bytes(const struct conn *c);
+/* Adds to what was read and not looked at. False without memory. */
+bool conn_keep(struct conn *c, const unsigned char *bytes, size_t len);
+const unsigned char *conn_kept(const struct conn *c);
+void conn_drop_kept(struct conn *c);
 
 /* Bytes read in CONN_HTTP, and in whatever state they lead to. */
 void conn_http_input(struct conn *c, const unsigned char *bytes, size_t len);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "workers/conn_internal.h"
+#include "workers/proxyhead.h"
+#include "workers/router.h"
 #include "workers/session.h"
 
 #define IOV_MAX_ITEMS 64
@@ -146,12 +149,13 @@ static bool wants_read(const struct conn *c)
 {
     size_t most = (size_t)c->worker->opt->send_buffer_limit / 2;
     switch ((enum conn_state)c->state) {
+    case CONN_PROXY:
     case CONN_TLS:
     case CONN_CLOSING:
         return true;
     case CONN_HTTP:
         return !c->reply && !c->kept && !c->close_after_flush && !c->saw_eof &&
-               c->outq.bytes <= most;
+               c->outq.bytes <= CONN_ANSWERS_BYTES;
     case CONN_AUTH:
     case CONN_OPEN:
         /* Who does not listen may not ask; but pongs must be heard whatever else waits. */
@@ -210,6 +214,64 @@ static void read_once(struct conn *c)
     }
 }
 
+/* ---- PROXY header ---- */
+
+static void refuse_header(struct conn *c)
+{
+    char id[CONN_ID_BYTES], address[IP_TEXT_BYTES];
+    counters_inc(CTR_proxy_header_errors);
+    log_info("proxy-header-bad", "conn", conn_id(c, id), "proxy", conn_address(c, address));
+    conn_end(c);
+}
+
+/* Whose connection it is, is known. */
+static void take_header(struct conn *c, const struct ip *source)
+{
+    conn_drop_kept(c);
+    c->state = c->tls ? CONN_TLS : CONN_HTTP;
+    if (c->tls)
+        conn_tls_begin(c);
+    if (ip_is_none(source)) /* the proxy's own */
+        return;
+    c->address = *source;
+    if (conn_enter_address(c, true) != 0) {
+        counters_inc(CTR_address_limit_refusals);
+        if (c->tls)
+            conn_end(c);
+        else
+            router_refuse(c, 429);
+    }
+}
+
+/* Only the header is taken off the socket: what follows may be for OpenSSL to read. */
+static void read_header(struct conn *c)
+{
+    unsigned char *bytes = c->worker->conns->buffer;
+    size_t before = conn_kept_bytes(c);
+    struct ip source = {{0}};
+    if (before)
+        memcpy(bytes, conn_kept(c), before);
+    ssize_t n = recv(c->io.fd, bytes + before, PROXYHEAD_MAX_BYTES - before,
+                     MSG_DONTWAIT | MSG_PEEK);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        conn_end(c);
+        return;
+    }
+    int size = proxyhead_read(bytes, before + (size_t)n, &source);
+    size_t part = size > 0 ? (size_t)size - before : (size_t)n;
+    if (size < 0 || (!size && !conn_keep(c, bytes + before, part)) ||
+        recv(c->io.fd, bytes, part, MSG_DONTWAIT) != (ssize_t)part) {
+        refuse_header(c);
+        return;
+    }
+    c->received_bytes += part;
+    counters_add(CTR_received_bytes, part);
+    if (size > 0)
+        take_header(c, &source);
+}
+
 /* ---- events ---- */
 
 static void watch(struct conn *c, int events)
@@ -244,7 +306,9 @@ static void another_turn(struct conns *s)
 
 static void be_read(struct conn *c)
 {
-    if (c->state == CONN_TLS)
+    if (c->state == CONN_PROXY)
+        read_header(c);
+    else if (c->state == CONN_TLS)
         shake_hands(c);
     else if (wants_read(c))
         read_once(c);
@@ -279,7 +343,7 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int revents)
         /* Room in the kernel means that the peer took something: as good a sign of life as any. */
         c->last_read_ms = worker_now_ms(c->worker);
     }
-    if (c->state == CONN_TLS || (c->state == CONN_HTTP && !c->had_request))
+    if (c->state < CONN_HTTP || (c->state == CONN_HTTP && !c->had_request))
         conn_arrive(c);
     else if ((revents & EV_READ) || c->tls)
         be_read(c);
@@ -382,7 +446,7 @@ static void end_turn(struct conns *s, struct conn *c)
         s->reap = c;
         return;
     }
-    if (c->state == CONN_TLS)
+    if (c->state == CONN_PROXY || c->state == CONN_TLS)
         return;
     conn_http_resume(c);
     if (!c->is_blocked && c->state != CONN_DEAD)

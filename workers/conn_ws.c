@@ -11,12 +11,13 @@
 #include "workers/conn_internal.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
+#include "workers/held.h"
 #include "workers/session.h"
 
 /* What a close frame waits behind; more is dropped, for the client resumes anyway. */
 #define CLOSE_QUEUE_MAX_BYTES 65536
-#define RATE_UNIT 1000 /* rate_tokens of one message */
 #define RATE_BURST 2   /* seconds' worth */
+#define CONTROL_RATE 1000 /* control frames a second that one client may send */
 #define ECHO_MAX_BYTES (32 << 20) /* of a message to /echo, whatever max-message-size is */
 
 static bool is_listening(const struct conn *c)
@@ -31,8 +32,8 @@ static void become_websocket(struct conn *c)
     int64_t now_ms = worker_now_ms(c->worker);
     c->state = CONN_AUTH;
     c->was_ws = c->is_counted_ws = true;
-    c->last_read_ms = c->rate_at_ms = now_ms;
-    c->rate_tokens = (uint32_t)c->worker->opt->client_message_rate * RATE_BURST * RATE_UNIT;
+    c->last_read_ms = now_ms;
+    conn_leave_early(c);
     counters_inc(CTR_websockets);
     counters_inc(CTR_websockets_opened);
     conn_set_phase(c, c->worker->opt->auth_timeout);
@@ -120,24 +121,11 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
 
 /* ---- what the client says ---- */
 
-/* Token bucket: client-message-rate a second, bursts of RATE_BURST times as many. */
+/* client-message-rate a second, bursts of RATE_BURST times as many. */
 static bool is_within_rate(struct conn *c)
 {
-    uint64_t rate = (uint64_t)c->worker->opt->client_message_rate;
-    if (rate == 0)
-        return true;
-    int64_t now_ms = worker_now_ms(c->worker);
-    uint64_t full = rate * RATE_BURST * RATE_UNIT;
-    uint64_t passed_ms = now_ms > c->rate_at_ms ? (uint64_t)(now_ms - c->rate_at_ms) : 0;
-    if (passed_ms > RATE_BURST * 1000)
-        passed_ms = RATE_BURST * 1000; /* full again */
-    uint64_t tokens = c->rate_tokens + passed_ms * rate;
-    c->rate_at_ms = now_ms;
-    c->rate_tokens = (uint32_t)(tokens < full ? tokens : full);
-    if (c->rate_tokens < RATE_UNIT)
-        return false;
-    c->rate_tokens -= RATE_UNIT;
-    return true;
+    uint32_t rate = (uint32_t)c->worker->opt->client_message_rate;
+    return !rate || bucket_take(&c->rate, worker_now_ms(c->worker), rate, rate * RATE_BURST, 1);
 }
 
 /* True when the message may be looked at. */
@@ -180,10 +168,28 @@ static void on_binary(void *data, const void *bytes, size_t len)
         conn_close(c, CLOSE_BINARY);
 }
 
+/* Pings are for clients that wonder, pongs for those that were asked: a few a minute. */
+static bool admit_control(struct conn *c)
+{
+    if (!is_listening(c)) /* nothing follows our close frame */
+        return false;
+    if (bucket_take(&c->control, worker_now_ms(c->worker), CONTROL_RATE, CONTROL_RATE * RATE_BURST,
+                    1))
+        return true;
+    conn_close(c, CLOSE_RATE);
+    return false;
+}
+
+static void on_pong(void *data)
+{
+    admit_control(data);
+}
+
+/* A pong, for a ping that came. */
 static void on_send(void *data, const void *frame, size_t len)
 {
     struct conn *c = data;
-    if (!is_listening(c)) /* nothing follows our close frame */
+    if (!admit_control(c))
         return;
     if (outq_push_control(&c->outq, frame, len) != 0)
         conn_drop(c, CLOSE_INTERNAL);
@@ -249,6 +255,7 @@ const struct wsock_events conn_ws_events = {
     .on_binary = on_binary,
     .on_close = on_close,
     .on_send = on_send,
+    .on_pong = on_pong,
     .on_error = on_error,
 };
 
@@ -285,6 +292,7 @@ void conn_close(struct conn *c, enum close_reason reason)
 {
     const struct close_row *row = &closes_table[reason];
     switch ((enum conn_state)c->state) {
+    case CONN_PROXY:
     case CONN_TLS:
         conn_end(c);
         break;
@@ -301,7 +309,7 @@ void conn_close(struct conn *c, enum close_reason reason)
             break;
         }
         conn_end_websocket(c, reason, row->code);
-        if (reason == CLOSE_SLOW)
+        if (reason == CLOSE_SLOW || reason == CLOSE_OVERLOAD)
             outq_drop_frames(&c->outq);
         shorten_queue(c);
         send_close(c, row->code, row->reason);
@@ -310,6 +318,26 @@ void conn_close(struct conn *c, enum close_reason reason)
     case CONN_DEAD:
         break;
     }
+}
+
+void conn_shed(struct conn *c)
+{
+    if (!is_listening(c)) {
+        conn_drop(c, CLOSE_OVERLOAD);
+        return;
+    }
+    conn_close(c, CLOSE_OVERLOAD);
+    wsock_release(c->worker->conns->wsocks, c->wsock);
+    c->wsock = NULL;
+    c->is_deaf = true; /* what was given up was the beginning of a message */
+    close_tcp_after_flush(c);
+}
+
+size_t conn_held_bytes(const struct conn *c)
+{
+    const struct held *held = c->device.busy->held;
+    return c->outq.bytes + conn_kept_bytes(c) + http_held_bytes(c->http) +
+           wsock_held_bytes(c->wsock) + (held ? held->bytes : 0);
 }
 
 /* ---- sending ---- */

@@ -22,9 +22,11 @@ struct canary;
 struct handover;
 struct conns;
 struct deflate;
+struct guessers;
 struct hub;
 struct inquest;
 struct markers;
+struct pressure;
 struct sessions;
 struct store;
 struct subscriber;
@@ -41,6 +43,8 @@ struct worker {
     struct deflate *deflate;       /* permessage-deflate, whoever negotiated it */
     struct conns *conns;           /* all connections; flush and reap lists */
     struct acceptor *acceptor;
+    struct guessers *guessers;     /* addresses that bad tokens come from */
+    struct pressure *pressure;     /* memory */
     struct hub *hub;               /* users and devices */
     struct sessions *sessions;     /* attach, live, repair */
     struct subscriber *subscriber; /* pub/sub link */

@@ -4,13 +4,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { FLAG_MID_FRAME = 1 }; /* of the prefix that never changes */
 enum { IS_UNIX = 1, IS_ADMIN = 2, IS_ECHO = 4 };
 
 /* One list of the parts, in their order, for both directions. */
 #define WORDS(d, X)                                                                                \
-    X((d)->serial) X((d)->received_bytes) X((d)->sent_bytes) X((d)->address_hash)                  \
+    X((d)->serial) X((d)->received_bytes) X((d)->sent_bytes)                                       \
     X((d)->ping_taken_bytes)
 #define TIMES(d, X)                                                                                \
     X((d)->opened_ms) X((d)->last_read_ms) X((d)->ping_sent_ms) X((d)->phase_until_ms)             \
@@ -30,7 +31,8 @@ void handover_device_encode(const struct handover_device *d, struct text_buf *ou
 #define PUT(x) pack_i64(out, x);
     TIMES(d, PUT)
 #undef PUT
-    pack_u32(out, d->rate_tokens);
+    pack_u32(out, d->rate_spent);
+    pack_bytes(out, d->address.bytes, sizeof(d->address.bytes));
     pack_u8(out, d->conn_state);
     pack_u8(out, d->device_state);
     pack_u8(out, d->overflows);
@@ -61,7 +63,12 @@ int handover_device_decode(struct text_span bytes, struct handover_device *out)
 #define GET(x) x = unpack_i64(&in);
     TIMES(&d, GET)
 #undef GET
-    d.rate_tokens = unpack_u32(&in);
+    d.rate_spent = unpack_u32(&in);
+    struct text_span address = unpack_bytes(&in);
+    if (address.len == sizeof(d.address.bytes))
+        memcpy(d.address.bytes, address.ptr, address.len);
+    else
+        in.is_bad = true;
     d.conn_state = unpack_u8(&in);
     d.device_state = unpack_u8(&in);
     d.overflows = unpack_u8(&in);

@@ -12,13 +12,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/ip.h"
 #include "shared/pack.h"
 #include "shared/text.h"
 #include "workers/session.h"
 
 /* Goes up with every change of a layout that is written here or by a X_save function. */
 #ifndef HANDOVER_VERSION
-#define HANDOVER_VERSION 2u
+#define HANDOVER_VERSION 3u
 #endif
 #define HANDOVER_MAGIC 0x4c464542u /* "BEFL" */
 
@@ -26,11 +27,11 @@
 struct handover_device {
     uint64_t serial;
     uint64_t received_bytes, sent_bytes;
-    uint64_t address_hash;
     uint64_t ping_taken_bytes;
     int64_t opened_ms, last_read_ms, ping_sent_ms, phase_until_ms, rate_at_ms;
     int64_t token_expires_ms; /* wall clock */
-    uint32_t rate_tokens;
+    uint32_t rate_spent;
+    struct ip address;
     uint8_t conn_state;       /* CONN_AUTH or CONN_OPEN */
     uint8_t device_state;     /* enum device_state */
     uint8_t overflows;

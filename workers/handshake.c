@@ -12,8 +12,10 @@
 #include "shared/log.h"
 #include "shared/message.h"
 #include "shared/token.h"
+#include "workers/auth.h"
 #include "workers/extensions.h"
 #include "workers/filter.h"
+#include "workers/pressure.h"
 #include "workers/router.h"
 #include "workers/session.h"
 
@@ -217,17 +219,21 @@ struct refusal {
     bool ends_connection;
 };
 
+/* For clients behind a proxy; others are refused when they connect. */
+static const struct refusal too_many_of_address = {429, "Too many connections from this address",
+                                                   RETRY_AFTER, false};
+
 static void refuse(struct conn *c, const struct http *h, const struct refusal *r)
 {
     struct text_buf path = {0}, response = {0};
     struct text_span raw = http_path(h);
-    char id[CONN_ID_BYTES];
+    char id[CONN_ID_BYTES], address[IP_TEXT_BYTES];
     bool keep_alive = http_keep_alive(h) && !r->ends_connection;
     text_add_escaped(&path, raw.ptr, raw.len, 128);
     router_error_response(c->worker, &response, r->status, r->message, path.data, r->extra,
                           keep_alive, strcmp(http_method(h), "HEAD") == 0);
-    log_info("handshake-refused", "conn", conn_id(c, id), "status", LOG_INT(r->status), "reason",
-             r->message);
+    log_info("handshake-refused", "conn", conn_id(c, id), "address", conn_address(c, address),
+             "status", LOG_INT(r->status), "reason", r->message);
     conn_send_http(c, &response, keep_alive);
     text_buf_free(&path);
     text_buf_free(&response);
@@ -301,6 +307,14 @@ static struct refusal judge_origin(const struct worker *w, const struct http *h)
     return (struct refusal){403, "This origin may not connect", NULL, false};
 }
 
+static struct refusal judge_memory(const struct worker *w)
+{
+    if (!pressure_is_high(w->pressure))
+        return (struct refusal){0};
+    counters_inc(CTR_memory_refusals);
+    return (struct refusal){503, "The server is short of memory", RETRY_AFTER, true};
+}
+
 static struct refusal judge_limits(const struct worker *w)
 {
     int64_t limit = w->opt->max_connections;
@@ -335,6 +349,8 @@ static struct refusal judge(const struct conn *c, const struct http *h, struct w
         r = judge_query(h, wishes);
     if (!r.status)
         r = judge_limits(c->worker);
+    if (!r.status)
+        r = judge_memory(c->worker);
     return r;
 }
 
@@ -344,17 +360,23 @@ static void finish(struct conn *c, const struct http *h, struct wishes *wishes)
     struct worker *w = c->worker;
     struct token_claims claims;
     enum token_result result = TOKEN_OK;
-    char id[CONN_ID_BYTES];
+    if (wishes->has_token && !auth_may_try(c)) {
+        refuse(c, h, &(struct refusal){429, AUTH_TOO_MANY, AUTH_RETRY_AFTER, false});
+        return;
+    }
     if (wishes->has_token)
         result = token_verify(w->start->token_keys, wishes->token.ptr, wishes->token.len,
                               worker_wall_ms(w), &claims);
     if (result != TOKEN_OK) {
-        counters_inc(CTR_auth_failures);
-        log_info("auth-refused", "conn", conn_id(c, id), "reason", token_result_text(result));
+        auth_failed(c, token_result_text(result));
         if (w->opt->auth_failure == AUTH_FAILURE_HTTP) {
             refuse(c, h, &(struct refusal){401, token_result_text(result), CHALLENGE, false});
             return;
         }
+    }
+    if (!conn_enter_client(c)) {
+        refuse(c, h, &too_many_of_address);
+        return;
     }
     accept_upgrade(c, h);
     conn_upgraded(c, wishes->has_token && result == TOKEN_OK ? &claims : NULL, wishes->resume,

@@ -314,6 +314,11 @@ void http_free(struct http *h)
     free(h);
 }
 
+size_t http_held_bytes(const struct http *h)
+{
+    return h ? sizeof *h + h->head.cap + h->body.cap : 0;
+}
+
 /* ---- feeding ---- */
 
 /* Looks at bytes of the head before llhttp does, which tolerates more, and not the same in each of

@@ -27,6 +27,8 @@ struct http_limits {
 /* The limits are copied. NULL without memory. */
 struct http *http_new(const struct http_limits *limits);
 void http_free(struct http *h);
+/* Memory of head and body so far. Accepts NULL. */
+size_t http_held_bytes(const struct http *h);
 
 /* Feeds bytes; *used says how many belong to this request. 1: the request is whole; 0: more is
  * needed; negative: -status to answer with (400, 405 method unknown, 413 body, 431 head, 501

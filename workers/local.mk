@@ -12,6 +12,8 @@ workers_libworkers_la_SOURCES = \
     workers/api_messages.c \
     workers/api_metrics.c \
     workers/api_stats.c \
+    workers/auth.c \
+    workers/auth.h \
     workers/bucket.h \
     workers/canary.c \
     workers/canary.h \
@@ -67,6 +69,8 @@ workers_libworkers_la_SOURCES = \
     workers/merge.h \
     workers/outq.c \
     workers/outq.h \
+    workers/pressure.c \
+    workers/pressure.h \
     workers/proxies.c \
     workers/proxies.h \
     workers/proxyhead.c \

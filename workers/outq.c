@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/counters.h"
+
 #define KEYS_MIN_SLOTS 16
 #define PONGS_KEPT_BYTES 4096 /* beyond, only the last ping of several is answered */
 
@@ -149,6 +151,7 @@ static bool is_begun(const struct outq *q, const struct outq_item *item)
 static void account(struct outq *q, const struct outq_item *item, size_t bytes, bool is_coming)
 {
     size_t change = is_coming ? bytes : 0 - bytes;
+    counters_add(CTR_queued_bytes, change);
     q->bytes += change;
     if (item->kind == ITEM_CONTROL || is_of(item, FRAME_REPLY))
         q->reply_bytes += change;

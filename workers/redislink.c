@@ -30,6 +30,7 @@
 #define READ_CHUNK_BYTES (16 * 1024) /* what one redisBufferRead takes at most */
 #define READER_KEEPS_BYTES 1024      /* of what was handed out hiredis keeps at most so much */
 #define REMIND_MS 60000
+#define EXCESSIVE "a reply beyond all bounds"
 #define TLS_RETRY_S 0.01
 
 enum state { DOWN, RESOLVING, CONNECTING, SETUP, UP };
@@ -56,9 +57,12 @@ struct redislink {
     int64_t told_at_ms;
     char told[160];            /* last reason that was logged */
     char why[160];             /* reason for is_doomed */
-    redisReplyObjectFunctions guarded; /* ASYNC: what makes replies, with a look at each first */
+    redisReplyObjectFunctions guarded; /* what makes replies, with a look at each first */
     const redisReplyObjectFunctions *plain;
     bool is_unasked;           /* ASYNC: a reply came that no command awaits */
+    bool is_excessive;         /* a reply came that no command asks for */
+    size_t elements, bytes;    /* of the reply that is being made */
+    uint64_t skip_bytes;       /* RAW: of a push that is thrown away, still to come */
 #ifdef HAVE_HIREDIS_SSL
     SSL_CTX *tls;
 #endif
@@ -310,24 +314,54 @@ static int raw_read(struct redislink *l)
     return 0;
 }
 
-/*
- * Hands out the next reply without hiredis, if it is a whole push and hiredis is not in the middle
- * of one. The last of a turn is left to hiredis: only then does it let go of what was handed out,
- * by moving what follows, which is why it is not to do so for each kilobyte.
- */
-static bool raw_push(struct redislink *l, unsigned n)
+/* hiredis has taken nothing of the reply that comes next. */
+static bool is_between(const redisReader *r)
+{
+#if HIREDIS_MAJOR >= 1
+    return r->ridx == -1 || (r->ridx == 0 && r->task[0]->type == -1);
+#else
+    return r->ridx == -1 || (r->ridx == 0 && r->rstack[0].type == -1);
+#endif
+}
+
+static size_t max_payload(const struct redislink *l)
+{
+    int64_t max = l->w->opt->max_payload_size;
+    return max > 0 ? (size_t)max : REDISLINK_BUFFER_MAX_BYTES;
+}
+
+enum handed { HANDED, WAITS, NOT_MINE };
+
+/* Hands out the next reply without hiredis, if it is a push and hiredis is not in the middle of
+ * one. */
+static enum handed raw_push(struct redislink *l)
 {
     redisReader *r = l->raw->reader;
     struct push push;
-    if (l->state != UP || !l->owner->on_push || r->err || r->ridx != -1 ||
-        n + 1 == REDISLINK_REPLIES_A_TURN)
-        return false;
-    size_t taken = push_read(r->buf + r->pos, r->len - r->pos, &push);
-    if (!taken)
-        return false;
-    r->pos += taken;
-    l->owner->on_push(l->data, &push);
-    return true;
+    if (l->state != UP || !l->owner->on_push || r->err || !is_between(r))
+        return NOT_MINE;
+    switch (push_read(r->buf + r->pos, buffered(l), max_payload(l), &push)) {
+    case PUSH_WHOLE:
+        r->pos += push.size;
+        l->owner->on_push(l->data, &push);
+        return HANDED;
+    case PUSH_LARGE:
+        l->skip_bytes = push.size;
+        l->owner->on_large(l->data, &push);
+        return HANDED;
+    case PUSH_CUT:
+        return WAITS;
+    case PUSH_OTHER:
+        break;
+    }
+    return NOT_MINE;
+}
+
+static void raw_skip(struct redislink *l)
+{
+    size_t n = l->skip_bytes < buffered(l) ? (size_t)l->skip_bytes : buffered(l);
+    l->raw->reader->pos += n;
+    l->skip_bytes -= n;
 }
 
 static void raw_pause(struct redislink *l)
@@ -336,44 +370,61 @@ static void raw_pause(struct redislink *l)
         l->owner->on_pause(l->data);
 }
 
-/* Nothing is left that hiredis would have to look at. */
-static bool raw_is_empty(const struct redislink *l)
+/*
+ * hiredis lets go of what was taken from its buffer, by moving what follows, when it is asked for a
+ * reply: so it is asked once a turn, with nothing to be seen in the buffer.
+ */
+static void raw_compact(struct redislink *l)
 {
-    return buffered(l) == 0 && l->raw->reader->pos < READER_KEEPS_BYTES;
+    redisReader *r = l->raw->reader;
+    size_t len = r->len;
+    void *nothing = NULL;
+    if (r->pos < READER_KEEPS_BYTES || r->err || !is_between(r))
+        return;
+    r->len = r->pos;
+    redisGetReplyFromReader(l->raw, &nothing);
+    if (r->pos) /* it did not: then the length is as it was */
+        r->len = len;
+}
+
+/* Hands out the next reply by hiredis. False: there is none, or the link is lost; then *why. */
+static bool raw_reply(struct redislink *l, const char **why)
+{
+    void *reply = NULL;
+    if (redisGetReplyFromReader(l->raw, &reply) != REDIS_OK) {
+        *why = l->is_excessive ? EXCESSIVE : l->raw->errstr;
+        return false;
+    }
+    if (!reply)
+        return false;
+    if (l->state == UP)
+        l->owner->on_reply(l->data, reply);
+    else if (l->state == SETUP)
+        setup_reply(l, reply);
+    freeReplyObject(reply);
+    return l->state != DOWN;
 }
 
 /* Hands out at most one turn's replies. */
 static void raw_replies(struct redislink *l)
 {
-    void *reply = NULL;
     unsigned n = 0;
     const char *why = NULL;
     l->in_replies = true;
-    while (!l->is_doomed && n < REDISLINK_REPLIES_A_TURN && !raw_is_empty(l)) {
-        if (raw_push(l, n)) {
-            n++;
+    for (; !l->is_doomed && n < REDISLINK_REPLIES_A_TURN; n++) {
+        raw_skip(l);
+        enum handed handed = buffered(l) ? raw_push(l) : WAITS;
+        if (handed == WAITS)
+            break;
+        if (handed == HANDED)
             continue;
-        }
         raw_pause(l);
-        if (l->is_doomed)
+        if (l->is_doomed || !raw_reply(l, &why))
             break;
-        if (redisGetReplyFromReader(l->raw, &reply) != REDIS_OK) {
-            why = l->raw->errstr;
-            break;
-        }
-        if (!reply)
-            break;
-        n++;
-        if (l->state == UP)
-            l->owner->on_reply(l->data, reply);
-        else if (l->state == SETUP)
-            setup_reply(l, reply);
-        freeReplyObject(reply);
-        reply = NULL;
-        if (l->state == DOWN) { /* set-up failed: the context is gone */
-            l->in_replies = false;
-            return;
-        }
+    }
+    if (l->state == DOWN) { /* set-up failed: the context is gone */
+        l->in_replies = false;
+        return;
     }
     raw_pause(l);
     l->in_replies = false;
@@ -381,9 +432,12 @@ static void raw_replies(struct redislink *l)
         why = l->why;
     else if (!why && n < REDISLINK_REPLIES_A_TURN && buffered(l) >= REDISLINK_BUFFER_MAX_BYTES)
         why = "a reply above 32 MiB";
-    if (why)
+    if (why) {
         go_down(l, why);
-    else if (n == REDISLINK_REPLIES_A_TURN) {
+        return;
+    }
+    raw_compact(l);
+    if (n == REDISLINK_REPLIES_A_TURN) {
         counters_inc(CTR_turn_bound_hits);
         ev_timer_start(l->w->loop, &l->more);
     }
@@ -452,12 +506,13 @@ static void on_io(struct ev_loop *loop, struct ev_io *io, int events)
         raw_turn(l);
 }
 
-/* ---- ASYNC: replies that nobody asked for ---- */
+/* ---- replies that nobody asked for ---- */
 
 /*
- * hiredis' asynchronous half asserts that a reply without a command belongs to a subscription. No
- * real server sends one, but none must be able to end this process. So the reader fails, and with
- * it the connection, before such a reply is made. Errors pass: hiredis closes after them by itself.
+ * hiredis' asynchronous half asserts that a reply without a command belongs to a subscription, and
+ * both halves take memory for as many elements as a reply claims to have. No real server sends such
+ * a thing, but none must be able to end this process. So the reader fails, and with it the
+ * connection, before such a reply is made. Errors pass: hiredis closes after them by itself.
  */
 static bool is_unasked(const redisReadTask *task)
 {
@@ -468,6 +523,30 @@ static bool is_unasked(const redisReadTask *task)
     return true;
 }
 
+/* A list, two texts beside it, and its read marks (store.h), whose ids have 256 bytes at most. */
+static size_t reply_limit(const struct redislink *l)
+{
+    const struct options *opt = l->w->opt;
+    return (size_t)opt->max_reading_size + 2 * max_payload(l) +
+           (size_t)opt->history_size * 8 * 256 + REDISLINK_SLACK_BYTES;
+}
+
+static bool is_refused(const redisReadTask *task, size_t elements, size_t bytes)
+{
+    struct redislink *l = task->privdata;
+    if (is_unasked(task))
+        return true;
+    if (!task->parent)
+        l->elements = l->bytes = 0;
+    l->bytes += bytes;
+    if (elements > REDISLINK_ELEMENTS_MAX - l->elements || l->bytes > reply_limit(l)) {
+        l->is_excessive = true;
+        return true;
+    }
+    l->elements += elements;
+    return false;
+}
+
 static const redisReplyObjectFunctions *plain(const redisReadTask *task)
 {
     return ((const struct redislink *)task->privdata)->plain;
@@ -475,44 +554,44 @@ static const redisReplyObjectFunctions *plain(const redisReadTask *task)
 
 static void *guard_string(const redisReadTask *task, char *text, size_t len)
 {
-    return is_unasked(task) ? NULL : plain(task)->createString(task, text, len);
+    return is_refused(task, 0, len) ? NULL : plain(task)->createString(task, text, len);
 }
 
 static void *guard_integer(const redisReadTask *task, long long value)
 {
-    return is_unasked(task) ? NULL : plain(task)->createInteger(task, value);
+    return is_refused(task, 0, 0) ? NULL : plain(task)->createInteger(task, value);
 }
 
 static void *guard_nil(const redisReadTask *task)
 {
-    return is_unasked(task) ? NULL : plain(task)->createNil(task);
+    return is_refused(task, 0, 0) ? NULL : plain(task)->createNil(task);
 }
 
 #if HIREDIS_MAJOR >= 1
 static void *guard_array(const redisReadTask *task, size_t elements)
 {
-    return is_unasked(task) ? NULL : plain(task)->createArray(task, elements);
+    return is_refused(task, elements, 0) ? NULL : plain(task)->createArray(task, elements);
 }
 
 static void *guard_double(const redisReadTask *task, double value, char *text, size_t len)
 {
-    return is_unasked(task) ? NULL : plain(task)->createDouble(task, value, text, len);
+    return is_refused(task, 0, 0) ? NULL : plain(task)->createDouble(task, value, text, len);
 }
 
 static void *guard_bool(const redisReadTask *task, int value)
 {
-    return is_unasked(task) ? NULL : plain(task)->createBool(task, value);
+    return is_refused(task, 0, 0) ? NULL : plain(task)->createBool(task, value);
 }
 #else
 static void *guard_array(const redisReadTask *task, int elements)
 {
-    return is_unasked(task) ? NULL : plain(task)->createArray(task, elements);
+    return is_refused(task, (size_t)elements, 0) ? NULL
+                                                : plain(task)->createArray(task, elements);
 }
 #endif
 
-static void guard(struct redislink *l)
+static void guard(struct redislink *l, redisReader *reader)
 {
-    redisReader *reader = l->async->c.reader;
     l->plain = reader->fn;
     l->guarded = *reader->fn;
     l->guarded.createString = guard_string;
@@ -523,7 +602,9 @@ static void guard(struct redislink *l)
     l->guarded.createDouble = guard_double;
     l->guarded.createBool = guard_bool;
 #endif
-    l->is_unasked = false;
+    l->is_unasked = l->is_excessive = false;
+    l->elements = l->bytes = 0;
+    l->skip_bytes = 0;
     reader->fn = &l->guarded;
     reader->privdata = l;
 }
@@ -552,8 +633,26 @@ static void on_async_disconnect(const redisAsyncContext *ac, int status)
     if (!l)
         return;
     l->async = NULL; /* hiredis frees it after this */
-    go_down(l, l->is_unasked ? "a reply that nobody asked for"
+    go_down(l, l->is_excessive ? EXCESSIVE : l->is_unasked ? "a reply that nobody asked for"
                : ac->c.errstr[0] ? ac->c.errstr : "closed");
+}
+
+/* A bulk string is made when it is whole, and until then waits in hiredis' buffer. */
+static void on_async_read(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    (void)loop, (void)events;
+    const redisLibevEvents *e = io->data;
+    redisAsyncContext *ac = e->context;
+    struct redislink *l = ac->data;
+    redisAsyncHandleRead(ac); /* may free it */
+    if (l && l->async == ac && ac->c.reader->len - ac->c.reader->pos > reply_limit(l))
+        go_down(l, EXCESSIVE);
+}
+
+static void bound_reading(struct redislink *l)
+{
+    redisLibevEvents *e = l->async->ev.data;
+    ev_set_cb(&e->rev, on_async_read);
 }
 
 /* ---- connecting ---- */
@@ -609,6 +708,7 @@ static void connect_raw(struct redislink *l, const char *address)
         go_down(l, l->raw ? l->raw->errstr : "no memory");
         return;
     }
+    guard(l, l->raw->reader);
     watch(l, EV_WRITE);
 }
 
@@ -621,11 +721,13 @@ static void connect_async(struct redislink *l, const char *address)
         return;
     }
     l->async->data = l;
-    guard(l);
+    guard(l, l->async->c.reader);
     if (redisLibevAttach(l->w->loop, l->async) != REDIS_OK ||
         redisAsyncSetConnectCallback(l->async, on_async_connect) != REDIS_OK ||
         redisAsyncSetDisconnectCallback(l->async, on_async_disconnect) != REDIS_OK)
         go_down(l, "no memory");
+    else
+        bound_reading(l);
 }
 
 static void connect_to(struct redislink *l, const char *address)

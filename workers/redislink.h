@@ -30,6 +30,10 @@
 /* RAW: above it reading pauses until replies were handled; one reply that is larger resets the
  * link. */
 #define REDISLINK_BUFFER_MAX_BYTES (32U << 20)
+/* One reply, in elements of all its arrays. More resets the link: no command asks for so many. */
+#define REDISLINK_ELEMENTS_MAX 200000U
+/* Beside what a reading may bring by the options. */
+#define REDISLINK_SLACK_BYTES (4U << 20)
 
 struct push;
 struct redislink;
@@ -46,6 +50,9 @@ struct redislink_owner {
     /* RAW, while up; both may reset the link. on_push (may be NULL) is given what push.h can read
      * without hiredis, on_reply all else, and now and then a push too. */
     void (*on_push)(void *data, const struct push *push);
+    /* With on_push: one whose payload is larger than max-payload-size is passed over, its bytes
+     * thrown away as they come. */
+    void (*on_large)(void *data, const struct push *push);
     void (*on_reply)(void *data, const struct redisReply *reply);
     /* With on_push: what was given to it so far is overwritten after this. */
     void (*on_pause)(void *data);

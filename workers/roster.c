@@ -13,7 +13,7 @@
 #include "workers/session.h"
 
 static const char *const states[] = {
-    [CONN_TLS] = "tls",   [CONN_HTTP] = "http",       [CONN_AUTH] = "auth",
+    [CONN_PROXY] = "proxy", [CONN_TLS] = "tls",   [CONN_HTTP] = "http",       [CONN_AUTH] = "auth",
     [CONN_OPEN] = "open", [CONN_CLOSING] = "closing", [CONN_DEAD] = "dead"};
 static const char *const device_states[] = {[DEVICE_NONE] = "none",
                                             [DEVICE_ATTACHING] = "attaching",
@@ -62,36 +62,29 @@ static const char *kind_of_v4(const unsigned char a[4])
     return is_private ? "private" : "public";
 }
 
-static const char *kind_of_v6(const struct in6_addr *a)
+static const char *kind_of(const struct ip *ip)
 {
-    if (IN6_IS_ADDR_V4MAPPED(a))
-        return kind_of_v4(a->s6_addr + 12);
-    if (IN6_IS_ADDR_LOOPBACK(a))
+    const unsigned char *a = ip->bytes;
+    if (ip_is_v4(ip))
+        return kind_of_v4(a + 12);
+    if (IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)(const void *)a))
         return "loopback";
-    return (a->s6_addr[0] & 0xfe) == 0xfc || IN6_IS_ADDR_LINKLOCAL(a) ? "private" : "public";
+    bool is_link_local = a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
+    return (a[0] & 0xfe) == 0xfc || is_link_local ? "private" : "public";
 }
 
 /* RFC 1918, 3927, 4193, 4291, 6598. */
 static void add_address(const struct conn *c, struct text_buf *out)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage room;
-    } peer = {0};
-    socklen_t len = sizeof(peer);
-    const char *family = "unknown", *kind = "unknown";
-    if (c->is_unix) {
-        family = kind = "unix";
-    } else if (getpeername(c->io.fd, &peer.any, &len) == 0 && peer.any.sa_family == AF_INET) {
-        family = "ipv4";
-        kind = kind_of_v4((const unsigned char *)&peer.v4.sin_addr);
-    } else if (peer.any.sa_family == AF_INET6) {
-        family = IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr) ? "ipv4" : "ipv6";
-        kind = kind_of_v6(&peer.v6.sin6_addr);
+    char text[IP_TEXT_BYTES];
+    const struct ip *ip = &c->address;
+    if (ip_is_none(ip)) {
+        const char *family = c->is_unix ? "unix" : "unknown";
+        text_addf(out, ",\"family\":\"%s\",\"address\":\"%s\",\"client\":null", family, family);
+        return;
     }
-    text_addf(out, ",\"family\":\"%s\",\"address\":\"%s\"", family, kind);
+    text_addf(out, ",\"family\":\"%s\",\"address\":\"%s\",\"client\":\"%s\"",
+              ip_is_v4(ip) ? "ipv4" : "ipv6", kind_of(ip), ip_format(ip, text));
 }
 
 /* ---- the whole ---- */

@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "shared/uuid7.h"
 #include "workers/api.h"
+#include "workers/auth.h"
 #include "workers/handshake.h"
 #include "workers/store.h"
 
@@ -187,6 +189,21 @@ void router_refuse(struct conn *c, int status)
     text_buf_free(&response);
 }
 
+void router_refuse_socket(const struct worker *w, int fd, const struct worker_listener *listener,
+                          int status, const char *message)
+{
+    struct text_buf response = {0};
+    char said[4096];
+    if (listener->is_tls)
+        return;
+    router_error_response(w, &response, status, message, NULL, "Retry-After: 5\r\n", false, false);
+    if (response.data && !response.failed)
+        send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    text_buf_free(&response);
+    /* Closed over what was not read, TCP would reset, and the answer might not arrive. */
+    (void)!recv(fd, said, sizeof(said), MSG_DONTWAIT);
+}
+
 static struct reply *reply_new(struct conn *c, const struct http *h)
 {
     struct router *router = c->worker->router;
@@ -262,15 +279,16 @@ static bool authenticate(const struct request *rq, struct token_claims *claims)
         reply_error(rq->reply, 401, "A token is required", challenge);
         return false;
     }
+    if (!auth_may_try(rq->reply->conn)) {
+        reply_error(rq->reply, 429, AUTH_TOO_MANY, AUTH_RETRY_AFTER);
+        return false;
+    }
     enum token_result result = token_verify(rq->worker->start->token_keys, token.ptr, token.len,
                                             clock_wall_ms(), claims);
     if (result == TOKEN_OK)
         return true;
     struct text_buf message = {0};
-    char id[CONN_ID_BYTES];
-    counters_inc(CTR_auth_failures);
-    log_info("auth-refused", "conn", conn_id(rq->reply->conn, id), "reason",
-             token_result_text(result));
+    auth_failed(rq->reply->conn, token_result_text(result));
     text_addf(&message, "Authentication failed: %s", token_result_text(result));
     reply_error(rq->reply, 401, message.failed ? "Authentication failed" : message.data,
                 challenge);

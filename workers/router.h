@@ -42,6 +42,10 @@ void router_free(struct router *r);
 void router_serve(struct conn *c, const struct http *h);
 /* A request that could not be parsed: the error answer, after which the connection ends. */
 void router_refuse(struct conn *c, int status);
+/* A fresh socket that nobody will serve: answered as far as it takes that, and not in the clear
+ * where TLS is spoken. It is to be closed next. */
+void router_refuse_socket(const struct worker *w, int fd, const struct worker_listener *listener,
+                          int status, const char *message);
 /* The connection dies while its reply is awaited: called by conn.c. Frees the reply. */
 void reply_abandon(struct reply *r);
 

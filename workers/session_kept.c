@@ -48,7 +48,8 @@ static struct kept *kept_new(const struct store_user *from, size_t bytes)
                                     .read_ids = to + from->entry_count,
                                     .read_count = from->read_count,
                                     .snapshot = copy(&text, from->snapshot),
-                                    .acked = copy(&text, from->acked)};
+                                    .acked = copy(&text, from->acked),
+                                    .is_cut = from->is_cut};
     for (size_t i = 0; i < from->entry_count; i++)
         *to++ = copy(&text, from->entries[i]);
     for (size_t i = 0; i < from->read_count; i++)

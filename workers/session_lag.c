@@ -370,7 +370,8 @@ static bool was_cut(const struct serving *v)
 {
     const struct lag *lag = v->lag;
     bool had_any = v->result.missed_count < v->list->order_count;
-    bool is_full = v->list->order_count >= (size_t)v->s->w->opt->history_size;
+    bool is_full = v->list->is_cut ||
+                   v->list->order_count >= (size_t)v->s->w->opt->history_size;
     if (lag->last_stored && !is_listed(v, lag->last_stored))
         return true;
     if (had_any)

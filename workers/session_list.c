@@ -94,7 +94,9 @@ size_t session_list_stale_marks(const struct session_list *l, const struct store
 
 int session_list_read(struct session_list *l, const struct user *u, const struct store_user *stored)
 {
-    *l = (struct session_list){.count = stored->entry_count, .snapshot = stored->snapshot};
+    *l = (struct session_list){.count = stored->entry_count,
+                               .is_cut = stored->is_cut,
+                               .snapshot = stored->snapshot};
     uint32_t *scratch = malloc((2 * l->count + 1) * sizeof(*scratch));
     int error = scratch ? allocate(l, l->count) : -ENOMEM;
     if (!error) {

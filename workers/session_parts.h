@@ -132,6 +132,7 @@ struct session_list {
     uint32_t *order;
     uint32_t *missed;        /* room for a merge's result */
     size_t order_count;
+    bool is_cut;             /* there are older entries than were read */
     size_t unread;
     struct text_span last_id; /* raw JSON */
     struct text_span snapshot;

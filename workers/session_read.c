@@ -295,6 +295,12 @@ static const struct recent *recent_of(const struct applying *a, const struct dev
     return a->u->recent;
 }
 
+/* There may have been older entries than the list has, or than were read of it. */
+static bool is_full(const struct applying *a)
+{
+    return a->list.is_cut || a->list.count >= (size_t)a->s->w->opt->history_size;
+}
+
 /*
  * A device under repair stood before something that the list does not have any more: as with a
  * device that comes back with its last_id too late, there may be a gap. Nothing in the list was had
@@ -305,8 +311,7 @@ static bool was_cut(const struct applying *a, const struct device *d, const stru
     const struct session_list *l = &a->list;
     uint64_t newest;
     const struct recent *recent = recent_of(a, d, &newest);
-    if (d->state != DEVICE_REPAIRING || !l->order_count ||
-        (l->count < (size_t)a->s->w->opt->history_size && !newest))
+    if (d->state != DEVICE_REPAIRING || !l->order_count || (!is_full(a) && !newest))
         return false;
     for (size_t k = 0; k < l->order_count; k++) {
         uint64_t id = l->entries[l->order[k]].id_hash;
@@ -469,8 +474,7 @@ static bool is_ahead(const struct applying *a)
         return true;
     if (!l->order_count || is_any_sent(a))
         return false;
-    return a->has_live || (l->count >= (size_t)a->s->w->opt->history_size &&
-                           may_be_on_its_way(a, &l->entries[l->order[0]]));
+    return a->has_live || (is_full(a) && may_be_on_its_way(a, &l->entries[l->order[0]]));
 }
 
 /* is_settled: the link has brought all that was published before. 0; -EAGAIN: it is to be waited

@@ -33,6 +33,8 @@ struct store_call {
     } fn; /* user NULL: cancelled */
     bool is_cancelled;
     void *data;
+    char *user_id;    /* of a reading */
+    bool is_bounded;  /* the reading is asked for a second time, by the script that bounds it */
     int argc;         /* of a script: kept for EVAL */
     char **argv;
     size_t *argvlen;
@@ -46,6 +48,8 @@ struct store {
     struct ev_timer timeout; /* of the first call */
     bool is_late;            /* the timeout passed once, and one more look at the socket is due */
     int lost_error;          /* what calls are told that get no reply */
+    bool is_unguarded;       /* this Redis does not let us ask how large things are */
+    char guard_key[96];
 };
 
 /* ---- calls under way ---- */
@@ -67,6 +71,7 @@ static void call_unlink(struct store_call *c)
 static void call_free(struct store_call *c)
 {
     free(c->argv);
+    free(c->user_id);
     free(c);
 }
 
@@ -185,18 +190,55 @@ static struct text_span string_of(const struct store_call *c, const redisReply *
     return r->type == REDIS_REPLY_STRING ? span_of(r) : (struct text_span){0};
 }
 
+static size_t max_payload(const struct store *s)
+{
+    int64_t max = s->w->opt->max_payload_size;
+    return max > 0 ? (size_t)max : SIZE_MAX;
+}
+
+/* Takes out entries that are too large to be relayed. */
+static void drop_large(const struct store *s, struct store_user *user)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < user->entry_count; i++)
+        if (user->entries[i].len <= max_payload(s))
+            user->entries[kept++] = user->entries[i];
+    counters_add(CTR_stored_too_big, user->entry_count - kept);
+    user->is_cut |= kept < user->entry_count;
+    user->entry_count = kept;
+}
+
+/* What the script says of what it left out. */
+static void read_bounds(const struct store_call *c, redisReply *const *part,
+                        struct store_user *user)
+{
+    bool is_cut = part[0]->type == REDIS_REPLY_INTEGER && part[0]->integer;
+    bool is_number = part[1]->type == REDIS_REPLY_INTEGER && part[1]->integer > 0;
+    uint64_t skipped = is_number ? (uint64_t)part[1]->integer : 0;
+    counters_add(CTR_readings_cut, is_cut);
+    counters_add(CTR_stored_too_big, skipped);
+    user->is_cut = is_cut || skipped;
+    if (user->is_cut)
+        log_warning("stored-too-big", "user", c->user_id, "list", is_cut ? "cut" : "whole",
+                    "skipped", LOG_INT(skipped));
+}
+
 static void answer_user(struct store_call *c, const redisReply *reply)
 {
     struct store_user user = {0};
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4) {
+    size_t parts = c->is_bounded ? 6 : 4;
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != parts) {
         call_fail(c, -EIO);
         return;
     }
     redisReply **part = reply->element;
+    if (c->is_bounded)
+        read_bounds(c, part + 4, &user);
     if (strings_of(c, part[0], &user.entries, &user.entry_count) &&
         strings_of(c, part[2], &user.read_ids, &user.read_count)) {
         user.snapshot = string_of(c, part[1]);
         user.acked = string_of(c, part[3]);
+        drop_large(c->store, &user);
         counters_inc(CTR_lists_read);
         c->fn.user(c->data, 0, &user);
     } else
@@ -257,6 +299,24 @@ static void answer(struct store_call *c, const redisReply *reply)
 }
 
 static int send_last(struct store_call *c, int argc, const char **argv, const size_t *argvlen);
+static int send_bounded(struct store_call *c);
+
+/* Something was sent for it once more: it becomes the last. */
+static void call_requeue(struct store_call *c)
+{
+    struct store *s = c->store;
+    call_unlink(c);
+    c->next = NULL;
+    c->prev = s->last;
+    if (s->last)
+        s->last->next = c;
+    else
+        s->first = c;
+    s->last = c;
+    s->count++;
+    c->started_ms = worker_now_ms(s->w);
+    set_timeout(s);
+}
 
 /* True when the script's text was sent in place of its hash. Calls sent meanwhile are answered in
  * their own order: this one becomes the last. */
@@ -273,17 +333,21 @@ static bool retry_script(struct store_call *c, const redisReply *reply)
     c->argvlen[1] = strlen(emit_script);
     if (!redislink_async(s->link) || send_last(c, argc, (const char **)c->argv, c->argvlen) < 0)
         return false;
-    call_unlink(c);
-    c->next = NULL;
-    c->prev = s->last;
-    if (s->last)
-        s->last->next = c;
-    else
-        s->first = c;
-    s->last = c;
-    s->count++;
-    c->started_ms = worker_now_ms(s->w);
-    set_timeout(s);
+    call_requeue(c);
+    return true;
+}
+
+/* True when what is stored for the user is too much to be read as it is, and the script was sent
+ * that reads a part. */
+static bool retry_bounded(struct store_call *c, const redisReply *reply)
+{
+    if (c->kind != KIND_USER || c->is_bounded || c->is_cancelled ||
+        reply->type != REDIS_REPLY_NIL)
+        return false;
+    c->is_bounded = true;
+    if (!redislink_async(c->store->link) || send_bounded(c) < 0)
+        return false;
+    call_requeue(c);
     return true;
 }
 
@@ -298,7 +362,7 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *data)
         return;
     }
     c->store->is_late = false;
-    if (retry_script(c, reply))
+    if (retry_script(c, reply) || retry_bounded(c, reply))
         return;
     answer(c, reply);
     call_finish(c);
@@ -361,41 +425,199 @@ static struct text_buf expand(const char *template_text, const char *user_id)
     return b;
 }
 
+/*
+ * ---- reading ----
+ *
+ * What producers store is bounded by nothing, and a transaction has no conditions. But it is given
+ * up when a key it watches was written: so a script before it looks how large things are, and where
+ * they are too large writes that key. Then a second script reads what may be read. (That script for
+ * everything would cost Redis four times as much.)
+ */
+
+enum { READ_LIST, READ_SNAPSHOT, READ_MARKS, READ_ACKED, READ_KEYS };
+
+/* KEYS: those of a reading, the guard's. ARGV: bytes, entries of the list that would be read. */
+static const char guard_script[] =
+    "local function large(...)\n"
+    "  local n = redis.pcall(...)\n"
+    "  return type(n) == 'number' and n > tonumber(ARGV[1])\n"
+    "end\n"
+    "if large('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', ARGV[2]) or large('STRLEN', KEYS[2])\n"
+    "  or large('MEMORY', 'USAGE', KEYS[3], 'SAMPLES', 100) or large('STRLEN', KEYS[4]) then\n"
+    "  redis.pcall('SET', KEYS[5], 1, 'PX', 1000)\n"
+    "end\n"
+    "return 0\n";
+
+/*
+ * KEYS: those of a reading. ARGV: entries, read marks, bytes of all entries, of one. Entries from
+ * the head until the bytes are used up; those that are too large are left out, and looked at only
+ * while eight times the bytes have not been.
+ */
+static const char bounded_script[] =
+    "local want, bytes, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+    "local list, cut, large, at, seen = {}, 0, 0, 0, 0\n"
+    "local budget = bytes * 8\n"
+    "local count = redis.pcall('LLEN', KEYS[1])\n"
+    "if type(count) ~= 'number' then\n"
+    "  list, count = count, 0\n"
+    "end\n"
+    "local size = redis.pcall('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', want)\n"
+    "local step = 1\n"
+    "if type(size) == 'number' and count > 0 then\n"
+    "  step = math.max(1, math.min(want, math.floor(bytes / 4 / (size / count))))\n"
+    "end\n"
+    "while at < count and at < want and cut == 0 do\n"
+    "  local some = redis.call('LRANGE', KEYS[1], at, math.min(at + step, want) - 1)\n"
+    "  for i = 1, #some do\n"
+    "    seen = seen + #some[i]\n"
+    "    if seen > budget or (#some[i] <= most and #some[i] > bytes) then\n"
+    "      cut = 1\n"
+    "      break\n"
+    "    elseif #some[i] > most then\n"
+    "      large = large + 1\n"
+    "    else\n"
+    "      bytes = bytes - #some[i]\n"
+    "      list[#list + 1] = some[i]\n"
+    "    end\n"
+    "  end\n"
+    "  at = at + step\n"
+    "end\n"
+    "local function text(key)\n"
+    "  local len = redis.pcall('STRLEN', key)\n"
+    "  if type(len) ~= 'number' then return len end\n"
+    "  if len <= most then return redis.call('GET', key) end\n"
+    "  large = large + 1\n"
+    "  return false\n"
+    "end\n"
+    "local marks = redis.pcall('MEMORY', 'USAGE', KEYS[3], 'SAMPLES', 100)\n"
+    "if type(marks) == 'number' and marks > tonumber(ARGV[3]) then\n"
+    "  marks = {}\n"
+    "else\n"
+    "  marks = redis.pcall('SRANDMEMBER', KEYS[3], ARGV[2])\n"
+    "end\n"
+    "local snapshot, acked = text(KEYS[2]), text(KEYS[4])\n"
+    "return {list, snapshot, marks, acked, cut, large}\n";
+
+/* What a reading is asked for with. */
+struct reading {
+    struct text_buf keys[READ_KEYS];
+    char last[24], want[24], marks_max[24], bytes[24], payload[24];
+};
+
+static void put_number(char out[24], int64_t n)
+{
+    snprintf(out, 24, "%lld", (long long)n);
+}
+
+/* False without memory. Free it in either case. */
+static bool reading_init(struct reading *r, const struct store *s, const char *user_id)
+{
+    const struct keys *k = s->w->start->keys;
+    const struct options *opt = s->w->opt;
+    int64_t history = opt->history_size;
+    int64_t marks = history * 8 > STORE_READ_MARKS_MAX ? history * 8 : STORE_READ_MARKS_MAX;
+    bool has_failed = false;
+    r->keys[READ_LIST] = expand(k->notifications, user_id);
+    r->keys[READ_SNAPSHOT] = expand(k->snapshot, user_id);
+    r->keys[READ_MARKS] = expand(k->read_marks, user_id);
+    r->keys[READ_ACKED] = expand(k->acked, user_id);
+    for (size_t i = 0; i < READ_KEYS; i++)
+        has_failed |= r->keys[i].failed;
+    put_number(r->last, history - 1);
+    put_number(r->want, history);
+    put_number(r->marks_max, marks);
+    put_number(r->bytes, opt->max_reading_size);
+    put_number(r->payload, opt->max_payload_size);
+    return !has_failed;
+}
+
+static void reading_free(struct reading *r)
+{
+    for (size_t i = 0; i < READ_KEYS; i++)
+        text_buf_free(&r->keys[i]);
+}
+
+/* Where scripts or MEMORY are not allowed, readings go on as they are. */
+static void on_guard(redisAsyncContext *ac, void *reply, void *data)
+{
+    (void)ac;
+    const redisReply *r = reply;
+    struct store_call *c = data;
+    if (!r || r->type != REDIS_REPLY_ERROR)
+        return;
+    if (!c->store->is_unguarded)
+        log_warning("readings-unguarded", "error", r->str);
+    c->store->is_unguarded = true;
+}
+
+static int send_guard(struct store_call *c, const struct reading *r)
+{
+    struct store *s = c->store;
+    redisAsyncContext *ac = redislink_async(s->link);
+    const char *watch[] = {"WATCH", s->guard_key};
+    const char *look[] = {"EVAL", guard_script, "5", r->keys[READ_LIST].data,
+                          r->keys[READ_SNAPSHOT].data, r->keys[READ_MARKS].data,
+                          r->keys[READ_ACKED].data, s->guard_key, r->bytes, r->want};
+    if (s->is_unguarded || !s->w->opt->max_reading_size)
+        return 0;
+    counters_add(CTR_redis_commands, 2);
+    return redisAsyncCommandArgv(ac, on_guard, c, 2, watch, NULL) == REDIS_OK &&
+                   redisAsyncCommandArgv(ac, on_guard, c, 10, look, NULL) == REDIS_OK
+               ? 0
+               : -ENOMEM;
+}
+
+static int send_bounded(struct store_call *c)
+{
+    struct reading r;
+    int error = -ENOMEM;
+    if (reading_init(&r, c->store, c->user_id)) {
+        const char *argv[] = {"EVAL", bounded_script, "4", r.keys[READ_LIST].data,
+                              r.keys[READ_SNAPSHOT].data, r.keys[READ_MARKS].data,
+                              r.keys[READ_ACKED].data, r.want, r.marks_max, r.bytes, r.payload};
+        error = send_last(c, 11, argv, NULL);
+    }
+    reading_free(&r);
+    return error;
+}
+
+static struct store_call *send_reading(struct store_call *c, const struct reading *r)
+{
+    const char *multi[] = {"MULTI"};
+    const char *range[] = {"LRANGE", r->keys[READ_LIST].data, "0", r->last};
+    const char *get[] = {"GET", r->keys[READ_SNAPSHOT].data};
+    /* SMEMBERS with a bound: all of a set that is not larger. */
+    const char *members[] = {"SRANDMEMBER", r->keys[READ_MARKS].data, r->marks_max};
+    const char *get_acked[] = {"GET", r->keys[READ_ACKED].data};
+    int error = send_guard(c, r);
+    error = error ? error : send_part(c, 1, multi, NULL);
+    error = error ? error : send_part(c, 4, range, NULL);
+    error = error ? error : send_part(c, 2, get, NULL);
+    error = error ? error : send_part(c, 3, members, NULL);
+    error = error ? error : send_part(c, 2, get_acked, NULL);
+    return sent_exec(c, error);
+}
+
 struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn,
                                    void *data)
 {
-    const struct keys *k = s->w->start->keys;
-    struct text_buf list = expand(k->notifications, user_id), acked = expand(k->acked, user_id);
-    struct text_buf snapshot = expand(k->snapshot, user_id), marks = expand(k->read_marks, user_id);
-    char last[24], marks_max[24];
-    int64_t history = s->w->opt->history_size;
+    struct reading r;
     struct store_call *c = NULL;
-    if (!list.failed && !snapshot.failed && !marks.failed && !acked.failed)
+    char *copy = strdup(user_id);
+    if (reading_init(&r, s, user_id) && copy)
         c = call_new(s, KIND_USER, "read user", data);
     if (c) {
-        int64_t max = history * 8 > STORE_READ_MARKS_MAX ? history * 8 : STORE_READ_MARKS_MAX;
         c->fn.user = fn;
-        snprintf(last, sizeof(last), "%lld", (long long)history - 1);
-        snprintf(marks_max, sizeof(marks_max), "%lld", (long long)max);
-        const char *multi[] = {"MULTI"};
-        const char *range[] = {"LRANGE", list.data, "0", last};
-        const char *get[] = {"GET", snapshot.data};
-        /* SMEMBERS with a bound: all of a set that is not larger. */
-        const char *members[] = {"SRANDMEMBER", marks.data, marks_max};
-        const char *get_acked[] = {"GET", acked.data};
-        int error = send_part(c, 1, multi, NULL);
-        error = error ? error : send_part(c, 4, range, NULL);
-        error = error ? error : send_part(c, 2, get, NULL);
-        error = error ? error : send_part(c, 3, members, NULL);
-        error = error ? error : send_part(c, 2, get_acked, NULL);
-        c = sent_exec(c, error);
+        c->user_id = copy;
+        copy = NULL;
+        c = send_reading(c, &r);
     }
-    text_buf_free(&list);
-    text_buf_free(&snapshot);
-    text_buf_free(&marks);
-    text_buf_free(&acked);
+    free(copy);
+    reading_free(&r);
     return c;
 }
+
+/* ---- writing ---- */
 
 /* COMMAND key id... as one part of a transaction. */
 static int send_ids(struct store_call *c, const char *command, const char *key,
@@ -583,6 +805,7 @@ static void on_up(void *data)
 {
     struct store *s = data;
     s->lost_error = -ECONNRESET;
+    s->is_unguarded = false;
     session_on_store_up(s->w);
 }
 
@@ -623,6 +846,8 @@ struct store *store_new(struct worker *w)
         return NULL;
     s->w = w;
     s->lost_error = -ECONNRESET;
+    snprintf(s->guard_key, sizeof(s->guard_key), "belfry:guard:%.48s:%u", w->start->instance_id,
+             w->start->slot);
     ev_timer_init(&s->timeout, on_timeout, 0., 0.);
     s->timeout.data = s;
     s->link = redislink_new(w, &owner, s);

@@ -29,6 +29,7 @@ struct store_user {
     struct text_span acked;    /* acked id as the client gave it; len 0: none */
     struct text_span *read_ids;
     size_t read_count;
+    bool is_cut; /* entries were not read: max-reading-size, max-payload-size */
 };
 
 /* error: 0 or negative errno; user is NULL on error. */
@@ -50,8 +51,9 @@ bool store_has_tried(const struct store *s); /* redislink_has_tried */
  * by us), -EIO (an error reply, counted and logged), -ENOMEM, -ECANCELED. */
 
 /* List (history-size entries at most), snapshot, read marks and acked id, all of one moment. A key
- * of another type counts as empty. Read marks come bounded (STORE_READ_MARKS_MAX or eight times
- * history-size, whichever is more). */
+ * of another type counts as empty. Entries above max-payload-size are left out, and where all are
+ * more than max-reading-size the older ones; both are counted. Read marks come bounded
+ * (STORE_READ_MARKS_MAX or eight times history-size, whichever is more). */
 struct store_call *store_read_user(struct store *s, const char *user_id, store_user_fn *fn,
                                    void *data);
 #define STORE_READ_MARKS_MAX 1024

@@ -307,6 +307,18 @@ static void on_push(void *data, const struct push *p)
         on_message(s, p->channel, p->payload);
 }
 
+static void on_large(void *data, const struct push *p)
+{
+    const struct subscriber *s = data;
+    struct text_buf channel = {0};
+    text_add_escaped(&channel, p->channel.ptr, p->channel.len, 100);
+    counters_inc(CTR_messages_received);
+    counters_inc(CTR_messages_too_big);
+    log_warning("message-too-big", "channel", channel.data ? channel.data : "", "bytes",
+                LOG_INT(p->payload.len), "max", LOG_INT(s->w->opt->max_payload_size));
+    text_buf_free(&channel);
+}
+
 static struct text_span span_of(const redisReply *r)
 {
     return (struct text_span){r->str, r->len};
@@ -348,6 +360,7 @@ static const struct redislink_owner owner = {
     .on_up = on_up,
     .on_down = on_down,
     .on_push = on_push,
+    .on_large = on_large,
     .on_reply = on_reply,
     .on_pause = on_pause,
 };

@@ -19,10 +19,12 @@
 #include "workers/conn.h"
 #include "workers/deflate.h"
 #include "workers/fate.h"
+#include "workers/guessers.h"
 #include "workers/handover.h"
 #include "workers/hub.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
+#include "workers/pressure.h"
 #include "workers/router.h"
 #include "workers/sandbox.h"
 #include "workers/session.h"
@@ -440,6 +442,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }
+    pressure_turn(life->worker.pressure);
     conns_flush(life->worker.conns, true); /* messages leave before handshakes take their time */
     if (conns_admit(life->worker.conns))
         conns_flush(life->worker.conns, true);
@@ -507,6 +510,10 @@ static const char *make_modules(struct worker *w)
         return "compression";
     if (!(w->conns = conns_new(w)))
         return "connections";
+    if (!(w->guessers = guessers_new(w->opt->auth_failure_rate)))
+        return "token failures";
+    if (!(w->pressure = pressure_new(w)))
+        return "memory measurement";
     if (!(w->hub = hub_new()))
         return "hub";
     if (!(w->inquest = inquest_new(w)))
@@ -544,6 +551,8 @@ static void free_modules(struct worker *w)
     store_free(w->store);
     inquest_free(w->inquest);
     hub_free(w->hub);
+    pressure_free(w->pressure);
+    guessers_free(w->guessers);
 }
 
 /* libev does not tell. It opened the lowest descriptor that was free; only an epoll set answers

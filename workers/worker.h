@@ -46,6 +46,7 @@ struct worker_start {
     const struct tickets *tickets; /* those of now; CONTROL_TICKETS brings later ones */
     uint32_t slot;
     int control_fd;           /* ipc.h, this worker's end */
+    int memory_fd;            /* /proc/self/statm of this worker; -1: cannot be read */
 };
 
 /* Serves until it is told to stop. Returns the process's exit code. Called once in a freshly

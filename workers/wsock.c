@@ -281,6 +281,11 @@ void wsock_release(struct wsock_pool *p, struct wsock *w)
     p->idle_count++;
 }
 
+size_t wsock_held_bytes(const struct wsock *w)
+{
+    return w ? w->message.cap : 0;
+}
+
 /* ---- frame borders ---- */
 
 static bool head_is_control(const struct wsock *w)

@@ -57,6 +57,8 @@ int wsock_feed(struct wsock_pool *p, struct wsock **w, struct wsock_terms terms,
  * on_close. */
 void wsock_save(const struct wsock *w, struct text_buf *out);
 void wsock_release(struct wsock_pool *p, struct wsock *w); /* accepts NULL */
+/* Memory of the message under way. Accepts NULL. */
+size_t wsock_held_bytes(const struct wsock *w);
 /* Contexts that rest in the pool (tests, statistics). */
 size_t wsock_pool_idle(const struct wsock_pool *p);
 

@@ -123,7 +123,7 @@ async def test_totals_never_go_back(redis, make_server, user):
         await c.next()
     highest = server.status()["totals"]
     gauges = {"connections", "websockets", "connected_users_local", "devices_lagging",
-              "sandboxed", "tls_handshakes_open"}
+              "sandboxed", "tls_handshakes_open", "queued_bytes", "memory_bytes"}
     for n in range(3):
         pids = server.worker_pids()
         for pid in pids:

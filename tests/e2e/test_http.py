@@ -123,6 +123,8 @@ async def test_health_is_open_to_everyone_and_has_all_its_fields(server, user):
         body = answer.json
         assert body.pop("timestamp").endswith("Z")
         redis = body.pop("redis")
+        memory = body.pop("memory")
+        assert memory["status"] == "ok" and memory["max_worker_bytes"] > 100000
         assert body == {"status": "healthy", "total_connections": 2, "connected_users": 1,
                         "workers": 2}
         assert redis["status"] == "connected"

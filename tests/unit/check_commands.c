@@ -29,6 +29,14 @@ static bool accepts_auth;
 static struct resume resume_seen;
 static struct text_buf filter_seen;
 
+static int64_t clock_ms;
+
+int64_t worker_now_ms(const struct worker *w)
+{
+    (void)w;
+    return clock_ms;
+}
+
 void conn_send_text(struct conn *c, const char *text, size_t len)
 {
     (void)c;

@@ -28,9 +28,9 @@ static struct text_span all(void)
 static struct handover_device sample(void)
 {
     return (struct handover_device){
-        .serial = 1, .received_bytes = 2, .sent_bytes = 3, .address_hash = 4,
+        .serial = 1, .received_bytes = 2, .sent_bytes = 3, .address = {{4}},
         .ping_taken_bytes = 5, .opened_ms = 6, .last_read_ms = 7, .ping_sent_ms = 8,
-        .phase_until_ms = 9, .rate_at_ms = 10, .token_expires_ms = -11, .rate_tokens = 12,
+        .phase_until_ms = 9, .rate_at_ms = 10, .token_expires_ms = -11, .rate_spent = 12,
         .conn_state = 13, .device_state = 14, .overflows = 15, .deflate_bits = 16,
         .is_mid_frame = true,
         .is_unix = true, .is_echo = true, .input = text_span_of("input"),
@@ -53,7 +53,7 @@ START_TEST(a_connection_comes_out_as_it_was)
     ck_assert_uint_eq(d.serial, s.serial);
     ck_assert_uint_eq(d.received_bytes, s.received_bytes);
     ck_assert_uint_eq(d.sent_bytes, s.sent_bytes);
-    ck_assert_uint_eq(d.address_hash, s.address_hash);
+    ck_assert_mem_eq(&d.address, &s.address, sizeof(d.address));
     ck_assert_uint_eq(d.ping_taken_bytes, s.ping_taken_bytes);
     ck_assert_int_eq(d.opened_ms, s.opened_ms);
     ck_assert_int_eq(d.last_read_ms, s.last_read_ms);
@@ -61,7 +61,7 @@ START_TEST(a_connection_comes_out_as_it_was)
     ck_assert_int_eq(d.phase_until_ms, s.phase_until_ms);
     ck_assert_int_eq(d.rate_at_ms, s.rate_at_ms);
     ck_assert_int_eq(d.token_expires_ms, s.token_expires_ms);
-    ck_assert_uint_eq(d.rate_tokens, s.rate_tokens);
+    ck_assert_uint_eq(d.rate_spent, s.rate_spent);
     ck_assert_uint_eq(d.conn_state, s.conn_state);
     ck_assert_uint_eq(d.device_state, s.device_state);
     ck_assert_uint_eq(d.overflows, s.overflows);

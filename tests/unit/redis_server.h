@@ -163,6 +163,8 @@ static inline void unit_setup(void)
     unit_opt.redis_command_timeout = 5000;
     unit_opt.redis_probe_interval = 100;
     unit_opt.history_size = 5;
+    unit_opt.max_payload_size = 1 << 20;
+    unit_opt.max_reading_size = 1 << 20;
     unit_opt.history_ttl = 60000;
     ck_assert_int_eq(keys_init(&unit_keys, "ws:user:{user_id}", "ws:broadcast",
                                "notifications:{user_id}", "ws:snapshot:{user_id}"), 0);
