@@ -9,11 +9,18 @@
 #define PLACEHOLDER "{user_id}"
 #define PLACEHOLDER_LEN (sizeof(PLACEHOLDER) - 1)
 
-/* The only place of {user_id}; NULL when there is none or more than one. */
+#define JTI "{jti}"
+
+/* The only place of what; NULL when there is none or more than one. */
+static const char *only_place(const char *template_text, const char *what)
+{
+    const char *at = strstr(template_text, what);
+    return at && !strstr(at + strlen(what), what) ? at : NULL;
+}
+
 static const char *placeholder(const char *template_text)
 {
-    const char *at = strstr(template_text, PLACEHOLDER);
-    return at && !strstr(at + PLACEHOLDER_LEN, PLACEHOLDER) ? at : NULL;
+    return only_place(template_text, PLACEHOLDER);
 }
 
 bool keys_is_template(const char *template_text)
@@ -83,17 +90,34 @@ void keys_fini(struct keys *k)
     *k = (struct keys){0};
 }
 
-void keys_expand(struct text_buf *out, const char *template_text, const char *user_id,
-                 size_t user_id_len)
+static void expand(struct text_buf *out, const char *template_text, const char *what,
+                   const char *value, size_t len)
 {
-    const char *at = strstr(template_text, PLACEHOLDER);
+    const char *at = strstr(template_text, what);
     if (!at) {
         text_adds(out, template_text);
         return;
     }
     text_add(out, template_text, (size_t)(at - template_text));
-    text_add(out, user_id, user_id_len);
-    text_adds(out, at + PLACEHOLDER_LEN);
+    text_add(out, value, len);
+    text_adds(out, at + strlen(what));
+}
+
+void keys_expand(struct text_buf *out, const char *template_text, const char *user_id,
+                 size_t user_id_len)
+{
+    expand(out, template_text, PLACEHOLDER, user_id, user_id_len);
+}
+
+bool keys_is_jti_template(const char *template_text)
+{
+    return only_place(template_text, JTI) != NULL;
+}
+
+void keys_expand_jti(struct text_buf *out, const char *template_text, const char *jti,
+                     size_t jti_len)
+{
+    expand(out, template_text, JTI, jti, jti_len);
 }
 
 bool keys_match(const char *template_text, struct text_span channel, struct text_span *user_id)

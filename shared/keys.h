@@ -35,6 +35,10 @@ bool keys_is_template(const char *template_text);
 /* Appends the template with user_id put in. */
 void keys_expand(struct text_buf *out, const char *template_text, const char *user_id,
                  size_t user_id_len);
+/* The same for {jti}, in denylist-key. */
+bool keys_is_jti_template(const char *template_text);
+void keys_expand_jti(struct text_buf *out, const char *template_text, const char *jti,
+                     size_t jti_len);
 /* The user id in a channel's name, as a span of channel; false when the name does not fit the
  * template. */
 bool keys_match(const char *template_text, struct text_span channel, struct text_span *user_id);

@@ -6,6 +6,9 @@ noinst_LTLIBRARIES += shared/libshared.la
 shared_libshared_la_SOURCES = \
     shared/address.c \
     shared/address.h \
+    shared/algorithms.def \
+    shared/base64url.c \
+    shared/base64url.h \
     shared/clock.c \
     shared/clock.h \
     shared/closes.c \
@@ -30,6 +33,7 @@ shared_libshared_la_SOURCES = \
     shared/ipc.h \
     shared/json.c \
     shared/json.h \
+    shared/jwks.c \
     shared/keys.c \
     shared/keys.h \
     shared/log.c \
@@ -56,7 +60,10 @@ shared_libshared_la_SOURCES = \
     shared/tickets.h \
     shared/token.c \
     shared/token.h \
+    shared/token_key.c \
+    shared/token_key.h \
     shared/token_keys.c \
+    shared/token_mint.c \
     shared/token_priv.h \
     shared/trace.c \
     shared/trace.def \

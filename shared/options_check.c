@@ -13,8 +13,6 @@
 #include "shared/keys.h"
 #include "shared/options_priv.h"
 
-#define SECRET_ENOUGH_BYTES 32 /* RFC 7518, section 3.2: as long as the hash's output */
-
 struct checker {
     const struct options *o;
     options_report_fn *report;
@@ -80,31 +78,6 @@ static void warn_if_public(struct checker *c, enum option_id id, const char *pat
             shown(path, text));
 }
 
-static void check_secret_size(struct checker *c, int fd, const char *path)
-{
-    char bytes[SECRET_ENOUGH_BYTES + 2], text[256];
-    size_t len = 0;
-    ssize_t n;
-    while (len < sizeof(bytes) && (n = read(fd, bytes + len, sizeof(bytes) - len)) != 0) {
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            say(c, true, OPT_jwt_secret_file, "\"%s\" cannot be read: %s", shown(path, text),
-                strerror(errno));
-            return;
-        }
-        len += (size_t)n;
-    }
-    if (len && bytes[len - 1] == '\n' && len <= SECRET_ENOUGH_BYTES + 1)
-        len--;
-    explicit_bzero(bytes, sizeof(bytes));
-    if (!len)
-        say(c, true, OPT_jwt_secret_file, "\"%s\" is empty", shown(path, text));
-    else if (len < SECRET_ENOUGH_BYTES)
-        say(c, false, OPT_jwt_secret_file, "the secret has %zu bytes; %d random ones are safe", len,
-            SECRET_ENOUGH_BYTES);
-}
-
 static void check_files(struct checker *c)
 {
     for (int i = 0; i < OPTIONS; i++) {
@@ -120,8 +93,6 @@ static void check_files(struct checker *c)
             continue;
         if (id == OPT_jwt_secret_file || id == OPT_tls_key)
             warn_if_public(c, id, path, &st);
-        if (id == OPT_jwt_secret_file)
-            check_secret_size(c, fd, path);
         close(fd);
     }
     if (c->o->tls_certificate[0] && !c->o->tls_key[0])
@@ -131,6 +102,28 @@ static void check_files(struct checker *c)
 }
 
 /* ---- tokens ---- */
+
+/* Algorithms that have no key, where no set of keys may bring one. */
+static void check_keys(struct checker *c, bool hmac, bool public)
+{
+    const struct options *o = c->o;
+    /* With --dev a random secret is made at start. */
+    bool has_secret = o->jwt_secret_file[0] || o->dev == CHOICE_YES;
+    bool has_public = o->jwt_public_key_file[0];
+    if (!(hmac && has_secret) && !(public && has_public)) {
+        const char *file = !public  ? "jwt-secret-file"
+                           : !hmac ? "jwt-public-key-file"
+                                   : "jwt-secret-file or jwt-public-key-file";
+        say(c, true, OPT_jwt_algorithms,
+            "there is no key to check tokens with: give %s, or jwt-jwks-file", file);
+        return;
+    }
+    if (hmac && !has_secret)
+        say(c, false, OPT_jwt_algorithms, "HS tokens will be refused: there is no jwt-secret-file");
+    if (public && !has_public)
+        say(c, false, OPT_jwt_algorithms,
+            "all but HS tokens will be refused: there is no jwt-public-key-file");
+}
 
 static void check_tokens(struct checker *c)
 {
@@ -142,27 +135,12 @@ static void check_tokens(struct checker *c)
         else
             public = true;
     }
-    /* With --dev a random secret is made at start. */
-    bool has_secret = o->jwt_secret_file[0] || o->dev == CHOICE_YES;
-    bool has_public = o->jwt_public_key_file[0];
-    if (!(hmac && has_secret) && !(public && has_public)) {
-        const char *file = !public  ? "jwt-secret-file"
-                           : !hmac ? "jwt-public-key-file"
-                                   : "jwt-secret-file or jwt-public-key-file";
-        say(c, true, OPT_jwt_algorithms, "there is no key to check tokens with: give %s", file);
-    } else {
-        if (hmac && !has_secret)
-            say(c, false, OPT_jwt_algorithms,
-                "HS tokens will be refused: there is no jwt-secret-file");
-        if (public && !has_public)
-            say(c, false, OPT_jwt_algorithms,
-                "RS and ES tokens will be refused: there is no jwt-public-key-file");
-    }
+    if (!o->jwt_jwks_file[0])
+        check_keys(c, hmac, public);
     if (o->jwt_secret_file[0] && !hmac)
         say(c, false, OPT_jwt_secret_file, "not used: jwt-algorithms has no HS algorithm");
     if (o->jwt_public_key_file[0] && !public)
-        say(c, false, OPT_jwt_public_key_file,
-            "not used: jwt-algorithms has no RS or ES algorithm");
+        say(c, false, OPT_jwt_public_key_file, "not used: jwt-algorithms has HS algorithms only");
 }
 
 /* ---- addresses ---- */

@@ -94,18 +94,22 @@ static bool check_proxy(const char *value, struct text_buf *why)
     return false;
 }
 
-#define ALGORITHMS "HS256|HS384|HS512|RS256|RS384|RS512|ES256|ES384|ES512"
-
 static bool check_algorithm(const char *value, struct text_buf *why)
 {
-    size_t len = strlen(value);
-    const char *at = len == 5 ? strstr(ALGORITHMS, value) : NULL;
-    if (at && !strchr(value, '|'))
-        return true;
+    static const char words[] =
+#define ALGORITHM(NAME, KIND, hash_bytes, CURVE) #NAME "|"
+#include "shared/algorithms.def"
+#undef ALGORITHM
+        ;
+    for (const char *word = words; *word; word += strcspn(word, "|") + 1)
+        if (strlen(value) == strcspn(word, "|") && !strncmp(word, value, strlen(value)))
+            return true;
     say_value(why, value);
     text_adds(why, strcasecmp(value, "none") ? " is no known algorithm" : " is never accepted");
-    text_adds(why, " (HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, ES512)");
-    options_suggest(ALGORITHMS, value, why);
+    for (const char *word = words; *word; word += strcspn(word, "|") + 1)
+        text_addf(why, "%s%.*s", word == words ? " (" : ", ", (int)strcspn(word, "|"), word);
+    text_addc(why, ')');
+    options_suggest(words, value, why);
     return false;
 }
 
@@ -164,6 +168,15 @@ static bool check_log_target(const char *value, struct text_buf *why)
     return false;
 }
 
+static bool check_jti_template(const char *value, struct text_buf *why)
+{
+    if (!value[0] || keys_is_jti_template(value))
+        return true;
+    say_value(why, value);
+    text_adds(why, " must hold {jti} exactly once, or be empty");
+    return false;
+}
+
 /* Whether files, users and groups are there is options_check's to see. */
 static bool check_later(const char *value, struct text_buf *why)
 {
@@ -189,6 +202,7 @@ static const struct {
     {"log_target", check_log_target, false},
     {"redis_url", check_redis_url, false},
     {"user_template", check_user_template, false},
+    {"jti_template", check_jti_template, false},
     {"nonempty", check_nonempty, false},
     {"jwt_algorithms", check_algorithm, true},
 };

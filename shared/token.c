@@ -1,27 +1,26 @@
 /*
- * token.c - tokens checked and made: see token.h. The only file that knows libjwt.
+ * token.c - tokens checked: see token.h.
  *
- * libjwt 1.10 verifies with whatever algorithm the header names, reads base64 leniently and looks
- * at no time. So the token is taken apart here first, strictly, and libjwt is asked one thing:
- * whether the signature fits this key. Claims are read from the bytes that the signature covers.
+ * The token is taken apart strictly, the algorithm and the keys it may have are chosen, and only
+ * then a signature is looked at (token_key.h). Claims are read from the bytes that it covers.
+ * libjwt is not asked: 1.10 knows neither PS nor EdDSA, verifies with whatever algorithm the header
+ * names, reads base64 leniently, reads the PEM anew for each token, and refuses most typ.
  */
 #include "config.h"
 
 #include "shared/token.h"
 
-#include <cjson/cJSON.h>
-#include <errno.h>
-#include <jwt.h>
-#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "shared/base64url.h"
 #include "shared/json.h"
 #include "shared/token_priv.h"
 
 #define PART_MAX_BYTES (TOKEN_MAX_BYTES / 4 * 3)
 #define HEADER_MEMBERS_MAX 32
 #define ADMIN_VALUE_MAX_BYTES 256
-#define FAR_FUTURE_MS INT64_C(253402300799000) /* the end of year 9999: later is no better */
+#define TRIES_MAX 8 /* signatures checked for one token: it may fit many keys, and each costs */
 
 const char *token_result_text(enum token_result r)
 {
@@ -29,6 +28,8 @@ const char *token_result_text(enum token_result r)
     case TOKEN_OK: return "valid";
     case TOKEN_MALFORMED: return "not a token";
     case TOKEN_ALGORITHM: return "algorithm not accepted";
+    case TOKEN_TYPE: return "not a bearer's token";
+    case TOKEN_KEY: return "signed by an unknown key";
     case TOKEN_SIGNATURE: return "signature does not match";
     case TOKEN_EXPIRED: return "expired";
     case TOKEN_NO_EXP: return "has no expiry";
@@ -41,50 +42,19 @@ const char *token_result_text(enum token_result r)
     return "not a token";
 }
 
-/* --- base64url (RFC 4648, section 5; RFC 7515, section 2: no padding) --- */
-
-static int base64url_value(unsigned char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
-/* Decodes what has exactly one spelling: unused bits must be zero, so that one token has one text.
- * Length or -EINVAL. */
-static long base64url_decode(struct text_span in, unsigned char *out, size_t cap)
-{
-    unsigned bits = 0, held = 0;
-    size_t len = 0;
-    if (in.len == 0 || in.len % 4 == 1)
-        return -EINVAL;
-    for (size_t i = 0; i < in.len; i++) {
-        int v = base64url_value((unsigned char)in.ptr[i]);
-        if (v < 0)
-            return -EINVAL;
-        held = (held << 6 | (unsigned)v) & 0xFFFF;
-        bits += 6;
-        if (bits < 8)
-            continue;
-        bits -= 8;
-        if (len == cap)
-            return -EINVAL;
-        out[len++] = (unsigned char)(held >> bits);
-    }
-    return (held & ((1u << bits) - 1)) == 0 ? (long)len : -EINVAL;
-}
-
 /* --- the header --- */
 
 struct header {
-    struct text_span alg;
+    struct text_span alg, typ, kid;
     uint64_t names[HEADER_MEMBERS_MAX];
     int members;
     bool bad; /* a name twice, too many of them, or crit */
+};
+
+/* What is left of it when it was looked at. */
+struct signer {
+    const struct token_algorithm *algorithm;
+    char kid[TOKEN_KID_MAX_BYTES + 1]; /* "": it names none */
 };
 
 static void on_header_member(void *data, struct text_span key, struct text_span value)
@@ -105,92 +75,118 @@ static void on_header_member(void *data, struct text_span key, struct text_span 
     struct text_span decoded = {name, (size_t)n};
     if (text_span_eq(decoded, "alg"))
         h->alg = value;
+    else if (text_span_eq(decoded, "typ"))
+        h->typ = value;
+    else if (text_span_eq(decoded, "kid"))
+        h->kid = value;
     else if (text_span_eq(decoded, "crit"))
         h->bad = true; /* RFC 7515, section 4.1.11: we understand no extension */
 }
 
-/* The algorithm that the header names and the configuration allows. */
+/* Tokens for other purposes (logout, events, proofs of possession) may be signed by the same keys:
+ * what says that it is one of these is none (RFC 8725, section 3.11; RFC 9068, section 4). */
+static bool is_bearers(struct text_span typ)
+{
+    static const char prefix[] = "application/";
+    char text[64];
+    if (typ.len == 0)
+        return true;
+    long n = json_string_decode(typ, text, sizeof text);
+    if (n < 0)
+        return false;
+    struct text_span name = {text, (size_t)n};
+    size_t skip = sizeof prefix - 1;
+    if (name.len > skip && strncasecmp(name.ptr, prefix, skip) == 0)
+        name = (struct text_span){name.ptr + skip, name.len - skip};
+    return text_span_ieq(name, "JWT") || text_span_ieq(name, "at+jwt");
+}
+
+/* False when it is no text of 1 to TOKEN_KID_MAX_BYTES bytes. */
+static bool read_kid(struct text_span value, struct signer *out)
+{
+    out->kid[0] = '\0';
+    if (value.len == 0)
+        return true;
+    long n = json_string_decode(value, out->kid, sizeof out->kid - 1);
+    if (n <= 0 || memchr(out->kid, '\0', (size_t)n))
+        return false;
+    out->kid[n] = '\0';
+    return true;
+}
+
+/* The algorithm that the header names and the configuration allows, and the key it names. */
 static enum token_result read_header(const struct token_keys *k, struct text_span part,
-                                     const struct token_algorithm **algorithm)
+                                     struct signer *out)
 {
     unsigned char text[PART_MAX_BYTES];
     struct header h = {.members = 0};
     long len = base64url_decode(part, text, sizeof text);
     if (len < 0)
         return TOKEN_MALFORMED;
-    if (json_scan_object((char *)text, (size_t)len, on_header_member, &h) != JSON_OK || h.bad)
+    if (json_scan_object((char *)text, (size_t)len, on_header_member, &h) != JSON_OK || h.bad ||
+        !read_kid(h.kid, out))
         return TOKEN_MALFORMED;
     struct text_span name;
-    if (!json_string_plain(h.alg, &name))
+    out->algorithm = json_string_plain(h.alg, &name) ? token_algorithm_find(name) : NULL;
+    if (!out->algorithm || !k->allowed[out->algorithm - token_algorithms])
         return TOKEN_ALGORITHM;
-    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
-        if (k->allowed[i] && text_span_eq(name, token_algorithms[i].name)) {
-            *algorithm = &token_algorithms[i];
-            return TOKEN_OK;
-        }
-    return TOKEN_ALGORITHM;
+    return is_bearers(h.typ) ? TOKEN_OK : TOKEN_TYPE;
 }
 
 /* --- the signature --- */
 
-/* token is NUL-terminated and has been taken apart. The key is chosen by the algorithm's kind
- * alone. */
-static enum token_result check_signature(const struct token_keys *k, const char *token,
-                                         const struct token_algorithm *algorithm)
+static const struct token_key *find_key(const struct token_keys *k, const char *kid)
 {
-    bool hmac = algorithm->kind == TOKEN_KEY_HMAC;
-    const unsigned char *key = hmac ? k->secret : k->public_pem;
-    size_t key_len = hmac ? k->secret_len : k->public_pem_len;
-    if (!key || key_len == 0)
-        return TOKEN_ALGORITHM; /* libjwt verifies nothing without a key */
-    jwt_t *jwt = NULL;
-    int e = jwt_decode(&jwt, token, key, (int)key_len);
-    if (e == 0) {
-        jwt_alg_t used = jwt_get_alg(jwt);
-        jwt_free(jwt);
-        bool same = used != JWT_ALG_NONE && used == jwt_str_alg(algorithm->name);
-        return same ? TOKEN_OK : TOKEN_ALGORITHM;
+    const struct token_key *key;
+    for (size_t i = 0; *kid && (key = token_keys_at(k, i)); i++)
+        if (key->kid && strcmp(key->kid, kid) == 0)
+            return key;
+    return NULL;
+}
+
+/* The key that the header names, and only that. If there is none of this name: every key that has
+ * none; if the header names none: every key. Always of the algorithm's kind alone. */
+static enum token_result check_signature(const struct token_keys *k, const struct signer *signer,
+                                         struct text_span text, const unsigned char *signature,
+                                         size_t len)
+{
+    const struct token_key *named = find_key(k, signer->kid), *key;
+    int tries = 0;
+    for (size_t i = 0; (key = token_keys_at(k, i)) && tries < TRIES_MAX; i++) {
+        bool is_meant = named ? key == named : !signer->kid[0] || !key->kid;
+        if (!is_meant || !token_key_fits(key, signer->algorithm))
+            continue;
+        tries++;
+        if (token_key_verify(key, signer->algorithm, text, signature, len))
+            return TOKEN_OK;
     }
-    /* It has one errno for all: what it cannot read without a key either is no matter of the key.
-     * */
-    e = jwt_decode(&jwt, token, NULL, 0);
-    if (e == 0)
-        jwt_free(jwt);
-    return e == 0 ? TOKEN_SIGNATURE : TOKEN_MALFORMED;
+    return tries ? TOKEN_SIGNATURE : TOKEN_KEY;
 }
 
 /* --- claims --- */
 
-struct claim {
-    const char *name;
-    struct text_span value;
-    int count;
-};
-
-struct claims {
-    struct claim *claim;
+struct members {
+    struct token_member *member;
     size_t count;
 };
 
-static void on_claim(void *data, struct text_span key, struct text_span value)
+static void on_member(void *data, struct text_span key, struct text_span value)
 {
-    struct claims *c = data;
-    for (size_t i = 0; i < c->count; i++)
-        if (json_key_is(key, c->claim[i].name)) {
-            c->claim[i].value = value;
-            c->claim[i].count++;
+    struct members *m = data;
+    for (size_t i = 0; i < m->count; i++)
+        if (json_key_is(key, m->member[i].name)) {
+            m->member[i].value = value;
+            m->member[i].count++;
         }
 }
 
-/* False when one of the names stands there twice: parsers differ in which one counts (RFC 8725,
- * section 2.4, is about such differences). */
-static bool read_claims(struct text_span object, struct claim *claim, size_t count)
+bool token_members_read(struct text_span object, struct token_member *members, size_t count)
 {
-    struct claims c = {claim, count};
-    if (json_scan_object(object.ptr, object.len, on_claim, &c) != JSON_OK)
+    struct members m = {members, count};
+    if (json_scan_object(object.ptr, object.len, on_member, &m) != JSON_OK)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (claim[i].count > 1)
+        if (members[i].count > 1)
             return false;
     return true;
 }
@@ -199,14 +195,14 @@ static bool read_claims(struct text_span object, struct claim *claim, size_t cou
 static bool resolve(struct text_span object, const struct token_claim_path *path,
                     struct text_span *value)
 {
-    struct claim c = {.name = path->whole};
-    if (!read_claims(object, &c, 1))
+    struct token_member c = {.name = path->whole};
+    if (!token_members_read(object, &c, 1))
         return false;
     for (size_t i = 0; c.count == 0 && path->parts.count > 1 && i < path->parts.count; i++) {
-        struct claim step = {.name = path->parts.items[i]};
+        struct token_member step = {.name = path->parts.items[i]};
         if (json_kind(object) != JSON_KIND_OBJECT)
             break;
-        if (!read_claims(object, &step, 1))
+        if (!token_members_read(object, &step, 1))
             return false;
         object = step.value;
         if (i + 1 == path->parts.count)
@@ -244,12 +240,12 @@ static int64_t number_to_ms(struct text_span number)
                 shown = shown * 10 + (*p - '0');
         exponent += down ? -shown : shown;
     }
-    for (; exponent > 0 && mantissa != 0 && mantissa < FAR_FUTURE_MS; exponent--)
+    for (; exponent > 0 && mantissa != 0 && mantissa < TOKEN_FAR_FUTURE_MS; exponent--)
         mantissa *= 10;
     for (; exponent < 0 && mantissa != 0; exponent++)
         mantissa /= 10;
-    if (mantissa > FAR_FUTURE_MS)
-        mantissa = FAR_FUTURE_MS;
+    if (mantissa > TOKEN_FAR_FUTURE_MS)
+        mantissa = TOKEN_FAR_FUTURE_MS;
     return negative ? -mantissa : mantissa;
 }
 
@@ -288,8 +284,9 @@ static enum token_result check_registered(const struct token_keys *k, struct tex
                                           int64_t now_ms, int64_t *expires_at_ms)
 {
     enum { EXP, NBF, ISS, AUD, COUNT };
-    struct claim c[COUNT] = {{.name = "exp"}, {.name = "nbf"}, {.name = "iss"}, {.name = "aud"}};
-    if (!read_claims(payload, c, COUNT))
+    struct token_member c[COUNT] = {
+        {.name = "exp"}, {.name = "nbf"}, {.name = "iss"}, {.name = "aud"}};
+    if (!token_members_read(payload, c, COUNT))
         return TOKEN_MALFORMED;
     *expires_at_ms = 0;
     if (c[EXP].count) {
@@ -315,26 +312,38 @@ static enum token_result check_registered(const struct token_keys *k, struct tex
     return TOKEN_OK;
 }
 
-/* The user as text: a string's, or a whole number's digits. */
-static bool read_user(struct text_span value, struct token_claims *out)
+/* An id as text: a string's, or a whole number's digits. out has room for KEYS_USER_ID_MAX_BYTES
+ * and a NUL. */
+static bool read_id(struct text_span value, char *out, size_t *len)
 {
     if (json_kind(value) == JSON_KIND_STRING) {
-        long n = json_string_decode(value, out->user_id, sizeof out->user_id - 1);
+        long n = json_string_decode(value, out, KEYS_USER_ID_MAX_BYTES);
         if (n < 0)
             return false;
-        out->user_id_len = (size_t)n;
+        *len = (size_t)n;
     } else if (json_kind(value) == JSON_KIND_NUMBER) {
-        if (value.len >= sizeof out->user_id || memchr(value.ptr, '.', value.len) ||
+        if (value.len > KEYS_USER_ID_MAX_BYTES || memchr(value.ptr, '.', value.len) ||
             memchr(value.ptr, 'e', value.len) || memchr(value.ptr, 'E', value.len) ||
             text_span_eq(value, "-0"))
             return false;
-        memcpy(out->user_id, value.ptr, value.len);
-        out->user_id_len = value.len;
+        memcpy(out, value.ptr, value.len);
+        *len = value.len;
     } else {
         return false;
     }
-    out->user_id[out->user_id_len] = '\0';
-    return keys_is_user_id(out->user_id, out->user_id_len);
+    out[*len] = '\0';
+    return keys_is_user_id(out, *len);
+}
+
+/* What cannot be read could not be revoked either. */
+static bool read_jti(const struct token_keys *k, struct text_span payload,
+                     struct token_claims *out)
+{
+    struct token_member jti = {.name = "jti"};
+    out->jti_len = 0;
+    out->jti[0] = '\0';
+    return !k->wants_jti || (token_members_read(payload, &jti, 1) &&
+                             (!jti.count || read_id(jti.value, out->jti, &out->jti_len)));
 }
 
 struct admin {
@@ -372,18 +381,19 @@ static enum token_result check_claims(const struct token_keys *k, struct text_sp
         return r;
     if (!resolve(payload, &k->user, &value))
         return TOKEN_MALFORMED;
-    if (!read_user(value, out))
+    if (!read_id(value, out->user_id, &out->user_id_len))
         return TOKEN_NO_USER;
+    if (!read_jti(k, payload, out))
+        return TOKEN_MALFORMED;
     if (!resolve(payload, &k->admin, &value))
         return TOKEN_MALFORMED;
     out->is_admin = is_admin(value, &k->admin_values);
     return TOKEN_OK;
 }
 
-/* Exactly three parts, none empty, each in the one spelling of base64url. */
+/* Exactly three parts. */
 static bool split(const char *token, size_t len, struct text_span part[3])
 {
-    unsigned char scratch[PART_MAX_BYTES];
     const char *end = token + len;
     for (int i = 0; i < 3; i++) {
         const char *dot = i < 2 ? memchr(token, '.', (size_t)(end - token)) : end;
@@ -392,30 +402,30 @@ static bool split(const char *token, size_t len, struct text_span part[3])
         part[i] = (struct text_span){token, (size_t)(dot - token)};
         token = dot + 1;
     }
-    return base64url_decode(part[2], scratch, sizeof scratch) > 0;
+    return true;
 }
 
 enum token_result token_verify(const struct token_keys *k, const char *token, size_t len,
                                int64_t now_ms, struct token_claims *out)
 {
-    char copy[TOKEN_MAX_BYTES + 1];
-    unsigned char payload[PART_MAX_BYTES];
+    unsigned char payload[PART_MAX_BYTES], signature[PART_MAX_BYTES];
     struct text_span part[3];
-    if (len == 0 || len > TOKEN_MAX_BYTES)
+    if (len == 0 || len > TOKEN_MAX_BYTES || !split(token, len, part))
         return TOKEN_MALFORMED;
-    memcpy(copy, token, len);
-    copy[len] = '\0';
-    if (!split(copy, len, part))
+    /* Each part in the one spelling of base64url, so none empty. */
+    long signature_len = base64url_decode(part[2], signature, sizeof signature);
+    if (signature_len < 0)
         return TOKEN_MALFORMED;
-    const struct token_algorithm *algorithm = NULL;
-    enum token_result r = read_header(k, part[0], &algorithm);
+    struct signer signer;
+    enum token_result r = read_header(k, part[0], &signer);
     if (r != TOKEN_OK)
         return r;
     long payload_len = base64url_decode(part[1], payload, sizeof payload);
     if (payload_len < 0 ||
         json_scan_object((char *)payload, (size_t)payload_len, NULL, NULL) != JSON_OK)
         return TOKEN_MALFORMED;
-    r = check_signature(k, copy, algorithm);
+    struct text_span text = {token, part[0].len + 1 + part[1].len};
+    r = check_signature(k, &signer, text, signature, (size_t)signature_len);
     if (r != TOKEN_OK)
         return r;
     struct token_claims claims;
@@ -423,92 +433,4 @@ enum token_result token_verify(const struct token_keys *k, const char *token, si
     if (r == TOKEN_OK)
         *out = claims;
     return r;
-}
-
-/* --- making tokens --- */
-
-/* Puts value (given, also on failure) at a claim's place, objects on the way made. */
-static int put_claim(cJSON *root, const struct token_claim_path *path, cJSON *value)
-{
-    bool literal = path->parts.count == 1 || strstr(path->whole, "://");
-    cJSON *at = root;
-    const char *last = literal ? path->whole : path->parts.items[path->parts.count - 1];
-    for (size_t i = 0; value && !literal && i + 1 < path->parts.count; i++) {
-        cJSON *next = cJSON_GetObjectItemCaseSensitive(at, path->parts.items[i]);
-        if (!next)
-            next = cJSON_AddObjectToObject(at, path->parts.items[i]);
-        if (!next || !cJSON_IsObject(next)) {
-            cJSON_Delete(value);
-            return next ? -EINVAL : -ENOMEM;
-        }
-        at = next;
-    }
-    if (!value)
-        return -ENOMEM;
-    if (cJSON_GetObjectItemCaseSensitive(at, last) || !cJSON_AddItemToObject(at, last, value)) {
-        cJSON_Delete(value);
-        return -EINVAL;
-    }
-    return 0;
-}
-
-static int fill_claims(const struct token_keys *k, const char *user_id, bool admin, int64_t ttl_ms,
-                       int64_t now_ms, cJSON *root)
-{
-    double iat = (double)(now_ms / 1000), exp = (double)((now_ms + ttl_ms + 999) / 1000);
-    if (!cJSON_AddNumberToObject(root, "iat", iat) || !cJSON_AddNumberToObject(root, "exp", exp))
-        return -ENOMEM;
-    if (k->issuer[0] && !cJSON_AddStringToObject(root, "iss", k->issuer))
-        return -ENOMEM;
-    if (k->audience[0] && !cJSON_AddStringToObject(root, "aud", k->audience))
-        return -ENOMEM;
-    int r = put_claim(root, &k->user, cJSON_CreateString(user_id));
-    if (r == 0 && admin)
-        r = k->admin_values.count
-                ? put_claim(root, &k->admin, cJSON_CreateString(k->admin_values.items[0]))
-                : -EINVAL;
-    return r;
-}
-
-static int sign(const struct token_keys *k, const char *claims, char **out)
-{
-    jwt_t *jwt = NULL;
-    if (jwt_new(&jwt) != 0)
-        return -ENOMEM;
-    int r = -ENOMEM;
-    if (jwt_add_grants_json(jwt, claims) == 0 &&
-        jwt_set_alg(jwt, jwt_str_alg(k->mint_with->name), k->secret, (int)k->secret_len) == 0) {
-        *out = jwt_encode_str(jwt);
-        r = *out ? 0 : -ENOMEM;
-    }
-    jwt_free(jwt);
-    return r;
-}
-
-int token_mint(const struct token_keys *k, const char *user_id, bool admin, int64_t ttl_ms,
-               int64_t now_ms, char **out)
-{
-    if (!k->secret || !k->mint_with)
-        return -ENOKEY;
-    if (!keys_is_user_id(user_id, strlen(user_id)) || ttl_ms > FAR_FUTURE_MS || ttl_ms < -now_ms)
-        return -EINVAL;
-    cJSON *root = cJSON_CreateObject();
-    if (!root)
-        return -ENOMEM;
-    char *text = NULL;
-    int r = fill_claims(k, user_id, admin, ttl_ms, now_ms, root);
-    if (r == 0) {
-        text = cJSON_PrintUnformatted(root);
-        r = text ? sign(k, text, out) : -ENOMEM;
-    }
-    cJSON_free(text);
-    cJSON_Delete(root);
-    return r;
-}
-
-void token_prepare(void)
-{
-    jwt_t *jwt = NULL;
-    if (jwt_new(&jwt) == 0)
-        jwt_free(jwt);
 }

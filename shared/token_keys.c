@@ -2,8 +2,7 @@
  * token_keys.c - the keys and rules by which tokens are checked: see token.h.
  *
  * Each mistake that would make a key serve an algorithm it is not for is refused here, at start,
- * with a text for the operator. A public key is kept as PEM written anew from the one key that was
- * checked: whatever else its file held never reaches libjwt.
+ * with a text for the operator. Of a public key's file the one key in it is kept, and nothing else.
  */
 #include "config.h"
 
@@ -12,9 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/bio.h>
-#include <openssl/ec.h>
-#include <openssl/evp.h>
-#include <openssl/objects.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,27 +23,8 @@
 #include "shared/token_priv.h"
 
 #define KEY_FILE_MAX_BYTES 65536
-#define RSA_MIN_BITS 2048 /* RFC 7518, section 3.3 */
 
-const struct token_algorithm token_algorithms[TOKEN_ALGORITHMS] = {
-    {"HS256", TOKEN_KEY_HMAC, 0, ""},
-    {"HS384", TOKEN_KEY_HMAC, 0, ""},
-    {"HS512", TOKEN_KEY_HMAC, 0, ""},
-    {"RS256", TOKEN_KEY_RSA, 0, ""},
-    {"RS384", TOKEN_KEY_RSA, 0, ""},
-    {"RS512", TOKEN_KEY_RSA, 0, ""},
-    {"ES256", TOKEN_KEY_EC, NID_X9_62_prime256v1, "P-256"},
-    {"ES384", TOKEN_KEY_EC, NID_secp384r1, "P-384"},
-    {"ES512", TOKEN_KEY_EC, NID_secp521r1, "P-521"},
-};
-
-struct reason {
-    char *text;
-    size_t cap;
-};
-
-__attribute__((format(printf, 3, 4))) static int fail(const struct reason *why, int error,
-                                                      const char *format, ...)
+int token_fail(const struct token_reason *why, int error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -80,41 +58,42 @@ static int read_all(int fd, unsigned char *bytes, size_t cap, size_t *len)
     return -EFBIG;
 }
 
-/* Reads a key file; *out is given (free_secret with KEY_FILE_MAX_BYTES) and NUL-terminated. */
-static int read_key_file(const char *option, const char *path, unsigned char **out, size_t *len,
-                         const struct reason *why)
+/* Reads a key file of less than cap bytes; *out is given (free_secret with cap) and
+ * NUL-terminated. */
+static int read_key_file(const char *option, const char *path, size_t cap, unsigned char **out,
+                         size_t *len, const struct token_reason *why)
 {
     /* Non-blocking, so that a FIFO in the place of the file cannot stop the start. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         int e = errno;
-        return fail(why, -e, "%s: %s: %s; whoever starts the program must be able to read it",
+        return token_fail(why, -e, "%s: %s: %s; whoever starts the program must be able to read it",
                     option, path, strerror(e));
     }
     struct stat st;
     int r = 0;
     unsigned char *bytes = NULL;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        r = fail(why, -EINVAL, "%s: %s: must be a regular file", option, path);
+        r = token_fail(why, -EINVAL, "%s: %s: must be a regular file", option, path);
         goto out;
     }
-    bytes = calloc(1, KEY_FILE_MAX_BYTES);
+    bytes = calloc(1, cap);
     if (!bytes) {
-        r = fail(why, -ENOMEM, "%s: no memory", option);
+        r = token_fail(why, -ENOMEM, "%s: no memory", option);
         goto out;
     }
-    r = read_all(fd, bytes, KEY_FILE_MAX_BYTES - 1, len);
+    r = read_all(fd, bytes, cap - 1, len);
     if (r == -EFBIG)
-        fail(why, r, "%s: %s: is larger than %d bytes; is it the right file?", option, path,
-             KEY_FILE_MAX_BYTES - 1);
+        token_fail(why, r, "%s: %s: is larger than %zu bytes; is it the right file?", option,
+                   path, cap - 1);
     else if (r < 0)
-        fail(why, r, "%s: %s: %s", option, path, strerror(-r));
+        token_fail(why, r, "%s: %s: %s", option, path, strerror(-r));
     else if (*len == 0)
-        r = fail(why, -EINVAL, "%s: %s: is empty", option, path);
+        r = token_fail(why, -EINVAL, "%s: %s: is empty", option, path);
 out:
     close(fd);
     if (r < 0)
-        free_secret(bytes, KEY_FILE_MAX_BYTES);
+        free_secret(bytes, cap);
     else
         *out = bytes;
     return r;
@@ -122,27 +101,45 @@ out:
 
 /* --- the HMAC secret --- */
 
-static int set_secret(struct token_keys *k, const void *bytes, size_t len)
+static int note(struct token_keys *k, const char *text)
 {
-    k->secret = malloc(len);
-    if (!k->secret)
-        return -ENOMEM;
-    memcpy(k->secret, bytes, len);
-    k->secret_len = len;
+    return text_list_add(&k->notes, text, strlen(text));
+}
+
+static struct token_key *next_file_key(struct token_keys *k)
+{
+    return &k->files[k->file_count++];
+}
+
+/* RFC 7518, section 3.2: as long as the hash's output. Shorter than the least is refused; between
+ * the two an operator may know better. */
+static int note_short(struct token_keys *k, size_t len)
+{
+    char text[200];
+    for (int i = 0; i < TOKEN_ALGORITHMS; i++) {
+        const struct token_algorithm *a = &token_algorithms[i];
+        if (!k->allowed[i] || a->kind != TOKEN_KEY_HMAC || len >= (size_t)a->hash_bytes)
+            continue;
+        snprintf(text, sizeof text,
+                 "jwt-secret-file: the secret has %zu bytes; %s is as strong as it can be from %d "
+                 "on",
+                 len, a->name, a->hash_bytes);
+        return note(k, text);
+    }
     return 0;
 }
 
 static int load_secret(struct token_keys *k, const char *path, const char *algorithm,
-                       const struct reason *why)
+                       const struct token_reason *why)
 {
     if (!path[0])
-        return fail(why, -EINVAL,
+        return token_fail(why, -EINVAL,
                     "jwt-secret-file: is needed by %s of jwt-algorithms; give a file with the HMAC "
                     "secret, or configure other algorithms",
                     algorithm);
     unsigned char *bytes;
     size_t len;
-    int r = read_key_file("jwt-secret-file", path, &bytes, &len, why);
+    int r = read_key_file("jwt-secret-file", path, KEY_FILE_MAX_BYTES, &bytes, &len, why);
     if (r < 0)
         return r;
     if (bytes[len - 1] == '\n') {
@@ -152,14 +149,19 @@ static int load_secret(struct token_keys *k, const char *path, const char *algor
     }
     /* A public key as HMAC secret is a secret that everybody knows; any PEM is a mix-up. */
     if (memmem(bytes, len, "-----BEGIN ", strlen("-----BEGIN ")))
-        r = fail(why, -EINVAL,
+        r = token_fail(why, -EINVAL,
                  "jwt-secret-file: %s: holds a PEM key, not an HMAC secret; a public key belongs "
                  "into jwt-public-key-file",
                  path);
     else if (len == 0)
-        r = fail(why, -EINVAL, "jwt-secret-file: %s: holds nothing but a newline", path);
-    else if (set_secret(k, bytes, len) < 0)
-        r = fail(why, -ENOMEM, "jwt-secret-file: no memory");
+        r = token_fail(why, -EINVAL, "jwt-secret-file: %s: holds nothing but a newline", path);
+    else if ((r = token_key_from_secret(next_file_key(k), bytes, len)) == -ERANGE)
+        token_fail(why, r,
+                   "jwt-secret-file: %s: the secret has %zu bytes; at least %d are needed, and "
+                   "these at random: openssl rand -hex 32",
+                   path, len, TOKEN_SECRET_MIN_BYTES);
+    else if (r < 0 || (r = note_short(k, len)) < 0)
+        token_fail(why, r, "jwt-secret-file: no memory");
     free_secret(bytes, KEY_FILE_MAX_BYTES);
     return r;
 }
@@ -172,79 +174,82 @@ static int no_password(char *buf, int size, int writing, void *data)
     return -1; /* OpenSSL would ask the terminal */
 }
 
-static int curve_of(EVP_PKEY *key)
-{
-#if OPENSSL_VERSION_NUMBER >= 0x30000000L
-    char name[80];
-    size_t len = 0;
-    if (EVP_PKEY_get_group_name(key, name, sizeof name, &len) != 1)
-        return NID_undef;
-    int nid = OBJ_txt2nid(name);
-    return nid != NID_undef ? nid : EC_curve_nist2nid(name);
-#else
-    const EC_KEY *ec = EVP_PKEY_get0_EC_KEY(key);
-    return ec ? EC_GROUP_get_curve_name(EC_KEY_get0_group(ec)) : NID_undef;
-#endif
-}
-
 /* Whether the key is of the algorithm's kind. */
-static int check_key(EVP_PKEY *key, const struct token_algorithm *a, const char *path,
-                     const struct reason *why)
+static int check_key(const struct token_key *key, const struct token_algorithm *a,
+                     const char *path, const struct token_reason *why)
 {
-    int kind = EVP_PKEY_base_id(key);
-    if (a->kind == TOKEN_KEY_RSA && kind != EVP_PKEY_RSA)
-        return fail(why, -EINVAL,
-                    "jwt-public-key-file: %s: is not an RSA key, which %s of jwt-algorithms needs",
-                    path, a->name);
-    if (a->kind == TOKEN_KEY_RSA && EVP_PKEY_bits(key) < RSA_MIN_BITS)
-        return fail(why, -EINVAL, "jwt-public-key-file: %s: has %d bits; %s needs %d at least",
-                    path, EVP_PKEY_bits(key), a->name, RSA_MIN_BITS);
-    if (a->kind == TOKEN_KEY_EC && (kind != EVP_PKEY_EC || curve_of(key) != a->curve_nid))
-        return fail(why, -EINVAL,
-                    "jwt-public-key-file: %s: is not an EC key on curve %s, which %s of "
-                    "jwt-algorithms needs",
-                    path, a->curve, a->name);
-    return 0;
+    if (token_key_fits(key, a))
+        return 0;
+    if (a->kind == TOKEN_KEY_EC)
+        return token_fail(why, -EINVAL,
+                          "jwt-public-key-file: %s: is not an EC key on curve %s, which %s of "
+                          "jwt-algorithms needs",
+                          path, token_curve_name(a->curve), a->name);
+    return token_fail(why, -EINVAL,
+                      "jwt-public-key-file: %s: is not an %s key, which %s of jwt-algorithms needs",
+                      path, a->kind == TOKEN_KEY_ED25519 ? "Ed25519" : "RSA", a->name);
 }
 
-static int keep_public(struct token_keys *k, EVP_PKEY *key)
+/* The key in its file is alone, and must fit all that is configured, unless others may come from a
+ * set. */
+static int check_public(const struct token_keys *k, const struct token_key *key, bool has_set,
+                        const char *path, const struct token_reason *why)
 {
-    int r = -ENOMEM;
-    BIO *out = BIO_new(BIO_s_mem());
-    char *text;
-    if (!out || PEM_write_bio_PUBKEY(out, key) != 1)
-        goto out;
-    long len = BIO_get_mem_data(out, &text);
-    k->public_pem = len > 0 ? calloc(1, (size_t)len + 1) : NULL;
-    if (!k->public_pem)
-        goto out;
-    memcpy(k->public_pem, text, (size_t)len);
-    k->public_pem_len = (size_t)len;
-    r = 0;
-out:
-    BIO_free(out);
+    int r = 0;
+    if (has_set && token_keys_uses(k, key))
+        return 0;
+    for (int i = 0; r == 0 && i < TOKEN_ALGORITHMS; i++)
+        if (k->allowed[i] && token_algorithms[i].kind != TOKEN_KEY_HMAC)
+            r = check_key(key, &token_algorithms[i], path, why);
     return r;
 }
 
+static int take_public(struct token_keys *k, EVP_PKEY *public_key, bool has_set, const char *path,
+                       const struct token_reason *why)
+{
+    struct token_key *key = next_file_key(k);
+    int bits = EVP_PKEY_get_bits(public_key);
+    int r = token_key_from_public(key, public_key);
+    switch (r) {
+    case 0:
+    case -ENOTSUP: /* check_key says what is wanted instead */
+        r = check_public(k, key, has_set, path, why);
+        return r || key->public_key
+                   ? r
+                   : token_fail(why, -EINVAL,
+                                "jwt-public-key-file: %s: holds a key of a kind that is not used",
+                                path);
+    case -ERANGE:
+        return token_fail(why, r,
+                          "jwt-public-key-file: %s: is an RSA key of %d bits; it needs %d to %d",
+                          path, bits, TOKEN_RSA_MIN_BITS, TOKEN_RSA_MAX_BITS);
+    case -EINVAL:
+        return token_fail(why, r, "jwt-public-key-file: %s: holds numbers that are no key", path);
+    default:
+        return token_fail(why, r, "jwt-public-key-file: no memory");
+    }
+}
+
 static int parse_public(const unsigned char *bytes, size_t len, const char *path, EVP_PKEY **key,
-                        const struct reason *why)
+                        const struct token_reason *why)
 {
     if (memmem(bytes, len, "PRIVATE KEY-----", strlen("PRIVATE KEY-----")))
-        return fail(why, -EINVAL,
+        return token_fail(why, -EINVAL,
                     "jwt-public-key-file: %s: holds a private key, which a gateway must not have; "
                     "write its public half with: openssl pkey -pubout",
                     path);
     BIO *in = BIO_new_mem_buf(bytes, (int)len);
     *key = in ? PEM_read_bio_PUBKEY(in, NULL, no_password, NULL) : NULL;
     BIO_free(in);
+    ERR_clear_error();
     if (*key)
         return 0;
     if (memmem(bytes, len, "BEGIN CERTIFICATE", strlen("BEGIN CERTIFICATE")))
-        return fail(why, -EINVAL,
+        return token_fail(why, -EINVAL,
                     "jwt-public-key-file: %s: holds a certificate; write its key with: "
                     "openssl x509 -pubkey -noout",
                     path);
-    return fail(why, -EINVAL,
+    return token_fail(why, -EINVAL,
                 "jwt-public-key-file: %s: holds no public key in PEM form "
                 "(-----BEGIN PUBLIC KEY-----)",
                 path);
@@ -259,28 +264,100 @@ static const char *public_user(const struct token_keys *k)
     return NULL;
 }
 
-static int load_public(struct token_keys *k, const char *path, const struct reason *why)
+static int load_public(struct token_keys *k, const char *path, bool has_set,
+                       const struct token_reason *why)
 {
     unsigned char *bytes;
     size_t len;
     EVP_PKEY *key = NULL;
     if (!path[0])
-        return fail(why, -EINVAL,
-                    "jwt-public-key-file: is needed by %s of jwt-algorithms; give a file with the "
-                    "public key (PEM), or configure other algorithms",
-                    public_user(k));
-    int r = read_key_file("jwt-public-key-file", path, &bytes, &len, why);
+        return token_fail(why, -EINVAL,
+                          "jwt-public-key-file: is needed by %s of jwt-algorithms; give a file "
+                          "with the public key (PEM), or configure other algorithms",
+                          public_user(k));
+    int r = read_key_file("jwt-public-key-file", path, KEY_FILE_MAX_BYTES, &bytes, &len, why);
     if (r < 0)
         return r;
     r = parse_public(bytes, len, path, &key, why);
-    for (int i = 0; r == 0 && i < TOKEN_ALGORITHMS; i++)
-        if (k->allowed[i] && token_algorithms[i].kind != TOKEN_KEY_HMAC)
-            r = check_key(key, &token_algorithms[i], path, why);
-    if (r == 0 && keep_public(k, key) < 0)
-        r = fail(why, -ENOMEM, "jwt-public-key-file: no memory");
-    EVP_PKEY_free(key);
+    if (r == 0)
+        r = take_public(k, key, has_set, path, why);
     free_secret(bytes, KEY_FILE_MAX_BYTES);
     return r;
+}
+
+/* --- the set --- */
+
+int token_jwks_read(const struct options *opt, struct text_span *text, char *why, size_t cap)
+{
+    struct token_reason reason = {why, cap};
+    unsigned char *bytes;
+    size_t len;
+    int r = read_key_file("jwt-jwks-file", opt->jwt_jwks_file, TOKEN_JWKS_MAX_BYTES, &bytes, &len,
+                          &reason);
+    if (r == 0)
+        *text = (struct text_span){(char *)bytes, len};
+    return r;
+}
+
+void token_jwks_free(struct text_span text)
+{
+    free_secret((unsigned char *)(uintptr_t)text.ptr, text.len);
+}
+
+int token_keys_take_jwks(struct token_keys *k, struct text_span text, char *why, size_t cap)
+{
+    struct token_reason reason = {why, cap};
+    struct token_keyset set = {0};
+    int r = token_jwks_parse(k, text, &set, &reason);
+    if (r < 0)
+        return r;
+    token_keyset_fini(&k->jwks);
+    k->jwks = set;
+    return 0;
+}
+
+size_t token_keys_jwks_count(const struct token_keys *k)
+{
+    return k->jwks.count;
+}
+
+static int load_set(struct token_keys *k, const struct options *opt,
+                    const struct token_reason *why)
+{
+    struct text_span text;
+    int r = token_jwks_read(opt, &text, why->text, why->cap);
+    if (r < 0)
+        return r;
+    r = token_keys_take_jwks(k, text, why->text, why->cap);
+    token_jwks_free(text);
+    return r;
+}
+
+/* --- all of them --- */
+
+const struct token_key *token_keys_at(const struct token_keys *k, size_t i)
+{
+    if (i < k->file_count)
+        return &k->files[i];
+    i -= k->file_count;
+    return i < k->jwks.count ? &k->jwks.keys[i] : NULL;
+}
+
+bool token_keys_uses(const struct token_keys *k, const struct token_key *key)
+{
+    for (int i = 0; i < TOKEN_ALGORITHMS; i++)
+        if (k->allowed[i] && token_key_fits(key, &token_algorithms[i]))
+            return true;
+    return false;
+}
+
+void token_keys_notes(const struct token_keys *k, void (*say)(void *data, const char *text),
+                      void *data)
+{
+    const struct text_list *lists[] = {&k->notes, &k->jwks.notes};
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < lists[l]->count; i++)
+            say(data, lists[l]->items[i]);
 }
 
 /* --- rules --- */
@@ -301,37 +378,36 @@ static int set_claim(struct token_claim_path *path, const char *name)
 }
 
 static int set_algorithms(struct token_keys *k, const struct text_list *names,
-                          const struct reason *why)
+                          const struct token_reason *why)
 {
     for (size_t i = 0; i < names->count; i++) {
-        int found = -1;
-        for (int a = 0; a < TOKEN_ALGORITHMS; a++)
-            if (strcmp(names->items[i], token_algorithms[a].name) == 0)
-                found = a;
-        if (found < 0)
-            return fail(why, -EINVAL, "jwt-algorithms: %s is not one of HS256 to ES512",
-                        names->items[i]);
-        k->allowed[found] = true;
-        if (!k->mint_with && token_algorithms[found].kind == TOKEN_KEY_HMAC)
-            k->mint_with = &token_algorithms[found];
+        const struct token_algorithm *a = token_algorithm_find(text_span_of(names->items[i]));
+        if (!a)
+            return token_fail(why, -EINVAL, "jwt-algorithms: %s is none that is known",
+                              names->items[i]);
+        k->allowed[a - token_algorithms] = true;
+        if (!k->mint_with && a->kind == TOKEN_KEY_HMAC)
+            k->mint_with = a;
     }
-    return names->count ? 0 : fail(why, -EINVAL, "jwt-algorithms: must not be empty");
+    return names->count ? 0 : token_fail(why, -EINVAL, "jwt-algorithms: must not be empty");
 }
 
-static int make_rules(const struct options *opt, struct token_keys **out, const struct reason *why)
+static int make_rules(const struct options *opt, struct token_keys **out,
+                      const struct token_reason *why)
 {
     struct token_keys *k = calloc(1, sizeof *k);
     if (!k)
-        return fail(why, -ENOMEM, "no memory");
+        return token_fail(why, -ENOMEM, "no memory");
     k->issuer = strdup(opt->jwt_issuer ? opt->jwt_issuer : "");
     k->audience = strdup(opt->jwt_audience ? opt->jwt_audience : "");
     k->leeway_ms = opt->jwt_leeway;
     k->require_exp = opt->jwt_require_exp == CHOICE_YES;
+    k->wants_jti = opt->denylist_key && opt->denylist_key[0];
     int r = 0;
     if (!k->issuer || !k->audience || set_claim(&k->user, opt->jwt_user_claim) < 0 ||
         set_claim(&k->admin, opt->admin_claim) < 0 ||
         text_list_copy(&opt->admin_values, &k->admin_values) < 0)
-        r = fail(why, -ENOMEM, "no memory");
+        r = token_fail(why, -ENOMEM, "no memory");
     if (r == 0)
         r = set_algorithms(k, &opt->jwt_algorithms, why);
     if (r < 0) {
@@ -352,23 +428,36 @@ static void disallow(struct token_keys *k, bool hmac)
         k->mint_with = NULL;
 }
 
+/* The keys of the configured files. Without a set each algorithm must have its key, or one kind of
+ * algorithm is done without. */
+static int load_files(struct token_keys *k, const struct options *opt, bool has_set,
+                      const struct token_reason *why)
+{
+    const char *secret_file = opt->jwt_secret_file ? opt->jwt_secret_file : "";
+    const char *public_file = opt->jwt_public_key_file ? opt->jwt_public_key_file : "";
+    int r = 0;
+    if (!has_set && !*secret_file && *public_file && public_user(k))
+        disallow(k, true);
+    else if (!has_set && !*public_file && *secret_file && k->mint_with)
+        disallow(k, false);
+    if (k->mint_with && (*secret_file || !has_set))
+        r = load_secret(k, secret_file, k->mint_with->name, why);
+    if (r == 0 && public_user(k) && (*public_file || !has_set))
+        r = load_public(k, public_file, has_set, why);
+    return r;
+}
+
 int token_keys_load(const struct options *opt, struct token_keys **out, char *why, size_t cap)
 {
-    struct reason reason = {why, cap};
+    struct token_reason reason = {why, cap};
     struct token_keys *k;
+    bool has_set = opt->jwt_jwks_file && opt->jwt_jwks_file[0];
     int r = make_rules(opt, &k, &reason);
     if (r < 0)
         return r;
-    const char *secret_file = opt->jwt_secret_file ? opt->jwt_secret_file : "";
-    const char *public_file = opt->jwt_public_key_file ? opt->jwt_public_key_file : "";
-    if (!*secret_file && *public_file && public_user(k))
-        disallow(k, true);
-    else if (!*public_file && *secret_file && k->mint_with)
-        disallow(k, false);
-    if (k->mint_with)
-        r = load_secret(k, secret_file, k->mint_with->name, &reason);
-    if (r == 0 && public_user(k))
-        r = load_public(k, public_file, &reason);
+    r = load_files(k, opt, has_set, &reason);
+    if (r == 0 && has_set)
+        r = load_set(k, opt, &reason);
     if (r < 0) {
         token_keys_free(k);
         return r;
@@ -381,13 +470,13 @@ int token_keys_from_secret(const struct options *opt, const void *secret, size_t
                            struct token_keys **out)
 {
     char unused[1];
-    struct reason reason = {unused, sizeof unused};
+    struct token_reason reason = {unused, sizeof unused};
     struct token_keys *k;
     int r = make_rules(opt, &k, &reason);
     if (r < 0)
         return r;
     disallow(k, false);
-    r = k->mint_with && len > 0 ? set_secret(k, secret, len) : -EINVAL;
+    r = k->mint_with ? token_key_from_secret(next_file_key(k), secret, len) : -EINVAL;
     if (r < 0) {
         token_keys_free(k);
         return r;
@@ -406,8 +495,10 @@ void token_keys_free(struct token_keys *k)
 {
     if (!k)
         return;
-    free_secret(k->secret, k->secret_len);
-    free(k->public_pem);
+    for (size_t i = 0; i < k->file_count; i++)
+        token_key_fini(&k->files[i]);
+    token_keyset_fini(&k->jwks);
+    text_list_free(&k->notes);
     free(k->issuer);
     free(k->audience);
     free_claim(&k->user);

@@ -98,9 +98,11 @@ int ctl_drain(struct ctl *c);
 int ctl_stop(struct ctl *c);
 int ctl_help(struct ctl *c);
 
+struct token_request; /* shared/token.h */
+
 /* Mints a token with the configured secret. CTL_DONE and *out (malloc'ed), or another CTL_ code
  * after telling why. */
-int ctl_mint(const struct ctl *c, const char *user_id, bool admin, int64_t ttl_ms, char **out);
+int ctl_mint(const struct ctl *c, const struct token_request *what, char **out);
 
 /* Sends one request line to the control socket and reads the answer's line into reply. 0, or
  * negative errno; tells why unless quiet. */

@@ -22,12 +22,15 @@
 
 const struct ctl_command ctl_commands[] = {
     {"token", "", 0, 0, "Print a token for a user, signed with the configured secret.",
-     "Needs jwt-secret-file and one of HS256, HS384, HS512 among jwt-algorithms.\n"
+     "Needs jwt-secret-file, or an oct key in jwt-jwks-file, and one of HS256, HS384,\n"
+     "HS512 among jwt-algorithms.\n"
      "The token stands alone on stdout: TOKEN=$(belfryctl token --user alice)\n",
      ctl_token,
      {{"user", "ID", "Whom the token is for; required.", false},
       {"admin", NULL, "Make the bearer an administrator.", false},
-      {"ttl", "TIME", "How long it is good (1h).", false}}},
+      {"ttl", "TIME", "How long it is good (1h).", false},
+      {"jti", "ID", "Give it an id, by which it can be revoked.", false},
+      {"kid", "KID", "Sign with this key of jwt-jwks-file instead of the first.", false}}},
     {"emit", "USER TYPE [JSON|-]", 2, 3, "Send an event to every device of a user.",
      "JSON is the payload, one object; - reads it from stdin. It is checked against the\n"
      "event table (belfryctl events). Without JSON an empty object is sent, if the type\n"

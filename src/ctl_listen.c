@@ -228,7 +228,8 @@ static int get_token(struct listener *l)
         result = read_token_file(l, file);
     } else if (user) {
         char *minted = NULL;
-        result = ctl_mint(l->c, user, false, TOKEN_TTL_MS, &minted);
+        struct token_request what = {.user_id = user, .ttl_ms = TOKEN_TTL_MS};
+        result = ctl_mint(l->c, &what, &minted);
         if (result == CTL_DONE) {
             free(l->token);
             l->token = minted;

@@ -237,9 +237,11 @@ static void set_urls(struct dev *d, const struct generation *g)
 static int mint(struct dev *d, const struct generation *g)
 {
     int64_t now_ms = clock_wall_ms();
-    int error = token_mint(g->token_keys, "demo", false, TOKEN_TTL_MS, now_ms, &d->user_token);
+    struct token_request user = {.user_id = "demo", .ttl_ms = TOKEN_TTL_MS};
+    struct token_request admin = {.user_id = "admin", .ttl_ms = TOKEN_TTL_MS, .is_admin = true};
+    int error = token_mint(g->token_keys, &user, now_ms, &d->user_token);
     if (!error)
-        error = token_mint(g->token_keys, "admin", true, TOKEN_TTL_MS, now_ms, &d->admin_token);
+        error = token_mint(g->token_keys, &admin, now_ms, &d->admin_token);
     return error == -ENOKEY ? 0 : error; /* only public keys were configured */
 }
 

@@ -100,6 +100,12 @@ static int load_redis(struct generation *g, const struct generation_source *from
     return 0;
 }
 
+static void note_key(void *data, const char *text)
+{
+    const struct generation_source *from = data;
+    from->report(from->report_data, false, text);
+}
+
 static int load_tokens(struct generation *g, const struct generation_source *from)
 {
     char why[512];
@@ -109,6 +115,8 @@ static int load_tokens(struct generation *g, const struct generation_source *fro
     int error = token_keys_load(g->opt, &g->token_keys, why, sizeof(why));
     if (error)
         report(from, g->opt, true, "%s", why);
+    else
+        token_keys_notes(g->token_keys, note_key, (void *)(uintptr_t)from);
     return error;
 }
 

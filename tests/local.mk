@@ -30,6 +30,7 @@ unit_tests = \
     tests/unit/check_ip \
     tests/unit/check_ipc \
     tests/unit/check_json \
+    tests/unit/check_jwks \
     tests/unit/check_keys \
     tests/unit/check_listeners \
     tests/unit/check_log \
@@ -84,6 +85,7 @@ tests_unit_check_bench_client_SOURCES = \
 
 # These fill structs of `char *` from literals, and forms from tables, as only tests may.
 tests_unit_check_publish_CFLAGS = $(AM_CFLAGS) -Wno-format-nonliteral
+tests_unit_check_jwks_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 tests_unit_check_token_CFLAGS = $(AM_CFLAGS) -Wno-format-nonliteral -Wno-write-strings
 tests_unit_check_token_keys_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 

@@ -493,7 +493,6 @@ static void enter_sandbox(const struct worker_start *start)
 {
     if (start->opt->sandbox != CHOICE_ON || !sandbox_is_possible())
         return;
-    token_prepare();
     struct sandbox s = sandbox_enter(start->redis);
     counters_set(CTR_sandboxed, s.has_seccomp);
     if (s.seccomp_error || s.landlock_error)

@@ -325,7 +325,9 @@ static int make_clients(struct child *ch, uint32_t first)
         c->index = first + i;
         c->user = c->index % ch->b->users;
         if (keys)
-            result = token_mint(keys, bench_user(ch->b, c->user, user), false, TOKEN_TTL_MS,
+            result = token_mint(keys,
+                                &(struct token_request){.user_id = bench_user(ch->b, c->user, user),
+                                                        .ttl_ms = TOKEN_TTL_MS},
                                 clock_wall_ms(), &c->token);
     }
     token_keys_free(keys);

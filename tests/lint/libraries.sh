@@ -6,13 +6,13 @@ table()
     cat <<'END'
 llhttp\.h           http
 wslay/              frame wsock wsclient
-openssl/            handshake publish redislink tlsio token_keys wsclient
-jwt\.h              token token_keys
+openssl/            handshake publish redislink tlsio token_key token_keys wsclient
+jwt\.h              token_mint
 zlib\.h             deflate
 seccomp\.h          sandbox
 hiredis/adapters/   redislink
 hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber
-cjson/|cJSON\.h     json token
+cjson/|cJSON\.h     json token_mint
 systemd/            notify
 END
 }

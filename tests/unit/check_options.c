@@ -485,7 +485,8 @@ START_TEST(values_of_the_wrong_form_are_refused_with_what_is_right)
                                            "16k or 1M; range 1k..1M\n");
     assert_refused("--jwt-algorithms=HS256,RS255",
                    "--jwt-algorithms: \"RS255\" is no known algorithm (HS256, HS384, HS512, RS256, "
-                   "RS384, RS512, ES256, ES384, ES512); did you mean RS256?\n");
+                   "RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA); "
+                   "did you mean RS256?\n");
     ck_assert_int_eq(load("--jwt-algorithms=none"), -EINVAL);
     assert_holds(&errors, "\"none\" is never accepted");
     ck_assert_int_eq(load("--jwt-algorithms=6|HS3"), -EINVAL);

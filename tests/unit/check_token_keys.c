@@ -15,7 +15,7 @@
 #include "tests/unit/token_maker.h"
 
 /* Keys take time to make: main makes them once, the tests' processes inherit them. */
-static EVP_PKEY *rsa, *weak_rsa, *p256, *p384, *p521, *k256;
+static EVP_PKEY *rsa, *weak_rsa, *p256, *p384, *p521, *k256, *ed25519, *ed448;
 static char dir[64], why[512];
 
 static EVP_PKEY *make_key(int type, int parameter)
@@ -24,13 +24,25 @@ static EVP_PKEY *make_key(int type, int parameter)
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_id(type, NULL);
     if (!ctx || EVP_PKEY_keygen_init(ctx) != 1)
         abort();
-    if ((type == EVP_PKEY_RSA ? EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, parameter)
+    if (parameter &&
+        (type == EVP_PKEY_RSA ? EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, parameter)
                               : EVP_PKEY_CTX_set_ec_paramgen_curve_nid(ctx, parameter)) != 1)
         abort();
     if (EVP_PKEY_keygen(ctx, &key) != 1)
         abort();
     EVP_PKEY_CTX_free(ctx);
     return key;
+}
+
+static EVP_PKEY *another_like(const EVP_PKEY *key)
+{
+    if (key == rsa)
+        return make_key(EVP_PKEY_RSA, 2048);
+    if (key == ed25519)
+        return make_key(EVP_PKEY_ED25519, 0);
+    return make_key(EVP_PKEY_EC, key == p256   ? NID_X9_62_prime256v1
+                                 : key == p384 ? NID_secp384r1
+                                               : NID_secp521r1);
 }
 
 static char *write_file(const char *name, const void *bytes, size_t len)
@@ -77,7 +89,9 @@ START_TEST(each_public_key_algorithm_is_verified_with_its_own_key_only)
         const char *alg;
         EVP_PKEY *key;
     } rows[] = {{"RS256", rsa},  {"RS384", rsa},  {"RS512", rsa},
-                {"ES256", p256}, {"ES384", p384}, {"ES512", p521}};
+                {"PS256", rsa},  {"PS384", rsa},  {"PS512", rsa},
+                {"ES256", p256}, {"ES384", p384}, {"ES512", p521},
+                {"EdDSA", ed25519}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         set_algorithms(rows[i].alg);
         opt.jwt_public_key_file = pem_file("public.pem", rows[i].key, false);
@@ -90,16 +104,75 @@ START_TEST(each_public_key_algorithm_is_verified_with_its_own_key_only)
                           rows[i].alg, (int)r);
             free(token);
         }
-        EVP_PKEY *other = rows[i].key == rsa ? make_key(EVP_PKEY_RSA, 2048)
-                                             : make_key(EVP_PKEY_EC, i == 3   ? NID_X9_62_prime256v1
-                                                                     : i == 4 ? NID_secp384r1
-                                                                              : NID_secp521r1);
+        EVP_PKEY *other = another_like(rows[i].key);
         char *token = sign_alg(rows[i].alg, CLAIMS, other);
         ck_assert_int_eq(verify(k, token), TOKEN_SIGNATURE);
         free(token);
         EVP_PKEY_free(other);
         token_keys_free(k);
     }
+}
+END_TEST
+
+/* One key, one algorithm: what another algorithm made of the same key is another signature. */
+START_TEST(signatures_have_one_form)
+{
+    set_algorithms("ES256");
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    struct token_keys *k = load();
+    ck_assert_ptr_nonnull(k);
+    struct text_buf token = {0}, bad = {0};
+    char *good = sign_alg("ES256", CLAIMS, p256);
+    text_add(&token, good, (size_t)(strrchr(good, '.') - good));
+    unsigned char sig[200] = {0};
+    size_t len = sizeof(sig);
+    ck_assert_int_eq(verify(k, good), TOKEN_OK);
+    sign_raw("ES256", p256, &token, sig, &len); /* DER, as OpenSSL has it */
+    text_addf(&bad, "%s.", token.data);
+    add_base64url(&bad, sig, len);
+    ck_assert_int_eq(verify(k, bad.data), TOKEN_SIGNATURE);
+    size_t raw = raw_of_der(p256, sig, len);
+    for (size_t n = 1; n <= raw + 2; n++) {
+        text_buf_reset(&bad);
+        text_addf(&bad, "%s.", token.data);
+        add_base64url(&bad, sig, n);
+        ck_assert_int_eq(verify(k, bad.data), n == raw ? TOKEN_OK : TOKEN_SIGNATURE);
+    }
+    memset(sig, 0, sizeof(sig)); /* r = s = 0: CVE-2022-21449 elsewhere */
+    text_buf_reset(&bad);
+    text_addf(&bad, "%s.", token.data);
+    add_base64url(&bad, sig, raw);
+    ck_assert_int_eq(verify(k, bad.data), TOKEN_SIGNATURE);
+    free(good);
+    token_keys_free(k);
+    set_algorithms("RS256,PS256");
+    opt.jwt_public_key_file = pem_file("k.pem", rsa, false);
+    k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    good = sign("{\"alg\":\"PS256\"}", CLAIMS, "RS256", rsa, NULL);
+    ck_assert_int_eq(verify(k, good), TOKEN_SIGNATURE);
+    free(good);
+    good = sign("{\"alg\":\"RS256\"}", CLAIMS, "PS256", rsa, NULL);
+    ck_assert_int_eq(verify(k, good), TOKEN_SIGNATURE);
+    free(good);
+    token_keys_free(k);
+    text_buf_free(&token);
+    text_buf_free(&bad);
+}
+END_TEST
+
+START_TEST(a_short_secret_for_a_long_hash_is_noted)
+{
+    struct text_buf notes = {0};
+    set_algorithms("HS256,HS512");
+    opt.jwt_secret_file = write_file("secret", SECRET, strlen(SECRET));
+    struct token_keys *k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    token_keys_notes(k, add_note, &notes);
+    ck_assert_str_eq(notes.data, "jwt-secret-file: the secret has 32 bytes; HS512 is as strong as "
+                                 "it can be from 64 on\n");
+    token_keys_free(k);
+    text_buf_free(&notes);
 }
 END_TEST
 
@@ -148,8 +221,12 @@ START_TEST(one_newline_at_the_end_is_not_part_of_the_secret)
 {
     const struct {
         const char *file, *secret;
-    } rows[] = {{"abc", "abc"},       {"abc\n", "abc"},   {"abc\r\n", "abc"},
-                {"abc\n\n", "abc\n"}, {" abc ", " abc "}, {"a\rb", "a\rb"}};
+    } rows[] = {{SECRET, SECRET},
+                {SECRET "\n", SECRET},
+                {SECRET "\r\n", SECRET},
+                {SECRET "\n\n", SECRET "\n"},
+                {" " SECRET " ", " " SECRET " "},
+                {SECRET "\rb", SECRET "\rb"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         opt.jwt_secret_file = write_file("secret", rows[i].file, strlen(rows[i].file));
         struct token_keys *k = load();
@@ -165,18 +242,18 @@ END_TEST
 START_TEST(a_secret_may_hold_any_bytes)
 {
     /* but HMAC itself cannot tell a key from the same with zero bytes behind it */
-    const unsigned char bytes[] = {0, 1, 0xFF, 0, 'x', 0, 'y'};
+    const unsigned char bytes[40] = {0, 1, 0xFF, 0, 'x', 0, [39] = 'y'};
     opt.jwt_secret_file = write_file("secret", bytes, sizeof(bytes));
     struct token_keys *k = load(), *same = NULL;
     ck_assert_ptr_nonnull(k);
     ck_assert_int_eq(token_keys_from_secret(&opt, bytes, sizeof(bytes), &same), 0);
     char *token = NULL;
-    ck_assert_int_eq(token_mint(same, "u", false, 1000, NOW_MS, &token), 0);
+    ck_assert_int_eq(token_mint(same, request("u", false, 1000), NOW_MS, &token), 0);
     ck_assert_int_eq(verify(k, token), TOKEN_OK);
     free(token);
     token_keys_free(same);
     ck_assert_int_eq(token_keys_from_secret(&opt, bytes, sizeof(bytes) - 1, &same), 0);
-    ck_assert_int_eq(token_mint(same, "u", false, 1000, NOW_MS, &token), 0);
+    ck_assert_int_eq(token_mint(same, request("u", false, 1000), NOW_MS, &token), 0);
     ck_assert_int_eq(verify(k, token), TOKEN_SIGNATURE);
     free(token);
     token_keys_free(same);
@@ -195,6 +272,11 @@ START_TEST(secret_files_that_cannot_be_meant_are_refused)
     refuse("jwt-secret-file", "empty");
     opt.jwt_secret_file = write_file("secret", "\r\n", 2);
     refuse("jwt-secret-file", "newline");
+    opt.jwt_secret_file = write_file("secret", SECRET, 31);
+    refuse("31 bytes", "at least 32");
+    opt.jwt_secret_file = write_file("secret", "short\n", 6);
+    refuse("5 bytes", "openssl rand");
+    ck_assert_ptr_null(strstr(why, "short"));
     opt.jwt_secret_file = pem_file("public.pem", rsa, false);
     refuse("jwt-secret-file", "jwt-public-key-file");
     opt.jwt_secret_file = pem_file("private.pem", p256, true);
@@ -240,8 +322,14 @@ START_TEST(public_keys_of_another_kind_are_refused)
     refuse("P-384", "ES384");
     set_algorithms("ES512");
     refuse("P-521", "ES512");
-    set_algorithms("ES256,PS256");
-    refuse("jwt-algorithms", "PS256");
+    set_algorithms("EdDSA");
+    refuse("Ed25519", "EdDSA");
+    opt.jwt_public_key_file = pem_file("k.pem", ed448, false);
+    refuse("Ed25519", "EdDSA");
+    set_algorithms("PS256");
+    refuse("not an RSA key", "PS256");
+    set_algorithms("ES256,PS224");
+    refuse("jwt-algorithms", "PS224");
     set_algorithms("none");
     refuse("jwt-algorithms", "none");
     set_algorithms("");
@@ -284,11 +372,11 @@ START_TEST(keys_that_no_algorithm_uses_are_not_read)
     k = load();
     ck_assert_msg(k != NULL, "%s", why);
     char *token = NULL;
-    ck_assert_int_eq(token_mint(k, "u", false, 1000, NOW_MS, &token), -ENOKEY);
+    ck_assert_int_eq(token_mint(k, request("u", false, 1000), NOW_MS, &token), -ENOKEY);
     token_keys_free(k);
-    ck_assert_int_eq(token_keys_from_secret(&opt, SECRET, 8, &k), -EINVAL);
+    ck_assert_int_eq(token_keys_from_secret(&opt, SECRET, 32, &k), -EINVAL);
     set_algorithms("HS256");
-    ck_assert_int_eq(token_keys_from_secret(&opt, "", 0, &k), -EINVAL);
+    ck_assert_int_eq(token_keys_from_secret(&opt, SECRET, 31, &k), -ERANGE);
     /* a secret in memory leaves only the HMAC algorithms */
     set_algorithms("ES256,HS512,RS256");
     k = keys_hs();
@@ -396,7 +484,7 @@ START_TEST(tokens_made_here_are_verified_by_pyjwt)
     char out[1024], *token = NULL;
     opt.jwt_audience = "belfry";
     struct token_keys *k = keys_hs();
-    ck_assert_int_eq(token_mint(k, "u1", true, 3600000, NOW_MS, &token), 0);
+    ck_assert_int_eq(token_mint(k, request("u1", true, 3600000), NOW_MS, &token), 0);
     if (python(python_reads, SECRET, token, out, sizeof(out)))
         ck_assert_str_eq(out, "u1 admin 3600 belfry\n");
     free(token);
@@ -412,13 +500,15 @@ static void make_keys(void)
     p384 = make_key(EVP_PKEY_EC, NID_secp384r1);
     p521 = make_key(EVP_PKEY_EC, NID_secp521r1);
     k256 = make_key(EVP_PKEY_EC, NID_secp256k1);
+    ed25519 = make_key(EVP_PKEY_ED25519, 0);
+    ed448 = make_key(EVP_PKEY_ED448, 0);
 }
 
 static void clean_up(void)
 {
     static const char *const names[] = {"secret", "public.pem", "private.pem", "k.pem",
                                         "rsa",    "p256",       "p384",        "fifo"};
-    EVP_PKEY *keys[] = {rsa, weak_rsa, p256, p384, p521, k256};
+    EVP_PKEY *keys[] = {rsa, weak_rsa, p256, p384, p521, k256, ed25519, ed448};
     char path[128];
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
@@ -439,6 +529,8 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, each_public_key_algorithm_is_verified_with_its_own_key_only);
+    tcase_add_test(tc, signatures_have_one_form);
+    tcase_add_test(tc, a_short_secret_for_a_long_hash_is_noted);
     tcase_add_test(tc, a_public_key_never_serves_as_a_secret);
     tcase_add_test(tc, one_newline_at_the_end_is_not_part_of_the_secret);
     tcase_add_test(tc, a_secret_may_hold_any_bytes);

@@ -11,6 +11,7 @@
 #include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/rsa.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,21 +52,34 @@ static inline size_t raw_of_der(EVP_PKEY *key, unsigned char *sig, size_t len)
     return 2 * (size_t)size;
 }
 
+/* As OpenSSL has it. */
+static inline void sign_raw(const char *alg, EVP_PKEY *key, const struct text_buf *text,
+                            unsigned char *sig, size_t *len)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    EVP_PKEY_CTX *how = NULL;
+    const EVP_MD *md = strcmp(alg, "EdDSA") == 0 ? NULL : digest_of(alg);
+    ck_assert_int_eq(EVP_DigestSignInit(ctx, &how, md, NULL, key), 1);
+    if (alg[0] == 'P') {
+        ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING), 1);
+        ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_pss_saltlen(how, RSA_PSS_SALTLEN_DIGEST), 1);
+    }
+    ck_assert_int_eq(EVP_DigestSign(ctx, sig, len, (unsigned char *)text->data, text->len), 1);
+    EVP_MD_CTX_free(ctx);
+}
+
 static inline void add_signature(struct text_buf *token, const char *alg, EVP_PKEY *key,
                                  const char *secret)
 {
     unsigned char sig[1024];
     size_t len = sizeof(sig);
     if (key) {
-        EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-        ck_assert_int_eq(EVP_DigestSignInit(ctx, NULL, digest_of(alg), NULL, key), 1);
-        ck_assert_int_eq(EVP_DigestSign(ctx, sig, &len, (unsigned char *)token->data, token->len),
-                         1);
-        EVP_MD_CTX_free(ctx);
-        if (alg[0] == 'E')
+        sign_raw(alg, key, token, sig, &len);
+        if (strncmp(alg, "ES", 2) == 0)
             len = raw_of_der(key, sig, len);
     } else {
         unsigned n;
+        ck_assert_ptr_nonnull(secret);
         HMAC(digest_of(alg), secret, (int)strlen(secret), (unsigned char *)token->data, token->len,
              sig, &n);
         len = n;
@@ -101,6 +115,8 @@ static inline void setup(void)
 {
     opt = (struct options){.jwt_secret_file = "",
                            .jwt_public_key_file = "",
+                           .jwt_jwks_file = "",
+                           .denylist_key = "denylist:{jti}",
                            .jwt_issuer = "",
                            .jwt_audience = "",
                            .jwt_leeway = 10000,
@@ -129,11 +145,24 @@ static inline void set_admin_values(const char *list)
     ck_assert_int_eq(text_list_split(&opt.admin_values, list), 0);
 }
 
+/* For token_keys_notes: a line each. */
+static inline void add_note(void *data, const char *text)
+{
+    text_addf(data, "%s\n", text);
+}
+
 static inline struct token_keys *keys_hs(void)
 {
     struct token_keys *k = NULL;
     ck_assert_int_eq(token_keys_from_secret(&opt, SECRET, strlen(SECRET), &k), 0);
     return k;
+}
+
+static inline const struct token_request *request(const char *user, bool admin, int64_t ttl_ms)
+{
+    static struct token_request what;
+    what = (struct token_request){.user_id = user, .is_admin = admin, .ttl_ms = ttl_ms};
+    return &what;
 }
 
 static struct token_claims claims;
