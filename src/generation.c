@@ -112,6 +112,7 @@ static int load_tokens(struct generation *g, const struct generation_source *fro
     /* --test-config --dev: the secret is made at start. */
     if (g->opt->dev == CHOICE_YES && !from->dev)
         return 0;
+    g->jwks_stamp = keywatch_look(g->opt->jwt_jwks_file);
     int error = token_keys_load(g->opt, &g->token_keys, why, sizeof(why));
     if (error)
         report(from, g->opt, true, "%s", why);
@@ -173,6 +174,7 @@ int generation_from_options(struct options *opt, const struct generation_source 
         return -EINVAL;
     }
     g->opt = opt;
+    g->jwks_fd = -1;
     int error = from->dev ? dev_apply(from->dev, opt) : 0;
     if (error)
         report(from, opt, true, "dev: %s", log_errno(error));
@@ -235,6 +237,8 @@ void generation_free(struct generation *g)
         return;
     listeners_free(g->listeners);
     token_keys_free(g->token_keys);
+    if (g->jwks_fd >= 0)
+        close(g->jwks_fd);
     keys_fini(&g->keys);
     explicit_bzero(&g->redis, sizeof(g->redis));
     free(g->tls_certificate_pem);

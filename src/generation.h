@@ -16,6 +16,7 @@
 #include "shared/options.h"
 #include "shared/redisurl.h"
 #include "shared/token.h"
+#include "src/keywatch.h"
 #include "src/listeners.h"
 #include "src/privileges.h"
 
@@ -26,6 +27,8 @@ struct generation {
     uint32_t workers;
     struct options *opt;
     struct token_keys *token_keys;
+    struct keywatch_stamp jwks_stamp; /* of the set that is in token_keys, or was refused */
+    int jwks_fd;                      /* its text, when it is not the one of the start; -1: it is */
     struct keys keys;
     struct redisurl redis;
     struct listeners *listeners;

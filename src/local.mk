@@ -28,6 +28,8 @@ src_libmaster_la_SOURCES = \
     src/generation.h \
     src/inherit.c \
     src/inherit.h \
+    src/keywatch.c \
+    src/keywatch.h \
     src/listeners.c \
     src/listeners.h \
     src/master.c \

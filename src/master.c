@@ -731,6 +731,7 @@ static int set_up(struct master *m, struct options *opt)
 static void tear_down(struct master *m)
 {
     pulse_stop(m);
+    keywatch_fini(m);
     upgrade_fini(m);
     inherit_fini(m);
     control_free(m->control);
@@ -781,6 +782,7 @@ int master_run(const struct master_arguments *arguments, struct options *opt)
     m->tickets_timer.data = m;
     reload_init(m);
     pulse_init(m);
+    keywatch_init(m);
     upgrade_init(m);
     inherit_init(m);
     notify_open();

@@ -21,6 +21,7 @@
 #include "src/explain.h"
 #include "src/generation.h"
 #include "src/inherit.h"
+#include "src/keywatch.h"
 #include "src/pidfile.h"
 #include "src/privileges.h"
 #include "src/pulse.h"
@@ -62,6 +63,7 @@ struct master {
     bool is_head_ours; /* this master says what the shared memory's head says of the instance */
     const char *program; /* path of the binary */
     struct pulse pulse;
+    struct keywatch keywatch;
     struct upgrade upgrade;
     struct inherit inherit;
     int exit_code;

@@ -128,13 +128,13 @@ static void clean_column(struct slot *slot)
 /* ---- messages ---- */
 
 /* What goes along with a message of this type. */
-static size_t fds_of(const struct slot *slot, enum control_type type, int *log, const int **fds)
+static size_t fds_of(const struct slot *slot, enum control_type type, int *one, const int **fds)
 {
     *fds = slot->ends;
-    if (type == CONTROL_LOG) {
-        *log = log_fd();
-        *fds = log;
-        return *log >= 0;
+    if (type == CONTROL_LOG || type == CONTROL_KEYS) {
+        *one = type == CONTROL_LOG ? log_fd() : slot->generation->jwks_fd;
+        *fds = one;
+        return *one >= 0;
     }
     if (type != CONTROL_DRAIN && type != CONTROL_TAKE)
         return 0;
@@ -143,7 +143,7 @@ static size_t fds_of(const struct slot *slot, enum control_type type, int *log, 
 
 static void send_control(struct slot *slot, enum control_type type)
 {
-    int log;
+    int one;
     const int *fds;
     if (slot->control_fd < 0)
         return;
@@ -160,7 +160,7 @@ static void send_control(struct slot *slot, enum control_type type)
         body = slot->owner->shared.tickets;
         len = sizeof(struct tickets);
     }
-    size_t count = fds_of(slot, type, &log, &fds);
+    size_t count = fds_of(slot, type, &one, &fds);
     int error = ipc_send_fds(slot->control_fd, type, body, len, fds, count);
     slot->unsent &= ~(1u << type);
     if (error == -EAGAIN) {
@@ -678,6 +678,13 @@ void supervisor_send_tickets(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->slot_count; i++)
         send_control(&s->slots[i], CONTROL_TICKETS);
+}
+
+void supervisor_send_keys(struct supervisor *s, const struct generation *g)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].generation == g)
+            send_control(&s->slots[i], CONTROL_KEYS);
 }
 
 int supervisor_send(struct supervisor *s, uint32_t index, enum control_type type, const void *body,

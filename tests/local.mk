@@ -106,6 +106,7 @@ e2e_tests = \
     tests/e2e/test_handshake.py \
     tests/e2e/test_handover.py \
     tests/e2e/test_http.py \
+    tests/e2e/test_jwks.py \
     tests/e2e/test_libbelfry.py \
     tests/e2e/test_limits.py \
     tests/e2e/test_memory.py \

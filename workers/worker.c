@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/clock.h"
@@ -353,6 +354,31 @@ static void set_tickets(struct life *life, struct ipc_message *m)
     explicit_bzero(m->body, m->body_len);
 }
 
+/* The master has checked it; what it tells of the keys is not told again. */
+static void take_keys(struct worker *w, int fd)
+{
+    char why[512] = "it cannot be read";
+    struct stat st;
+    char *text = NULL;
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size < TOKEN_JWKS_MAX_BYTES)
+        text = malloc((size_t)st.st_size);
+    int error = -EIO;
+    /* All workers share one file, and its position. */
+    if (text && pread(fd, text, (size_t)st.st_size, 0) == st.st_size)
+        error = token_keys_take_jwks(w->start->token_keys,
+                                     (struct text_span){text, (size_t)st.st_size}, why,
+                                     sizeof(why));
+    if (error)
+        log_error("jwks-refused", "reason", why);
+    else
+        log_info("jwks-taken", "keys", LOG_INT(token_keys_jwks_count(w->start->token_keys)));
+    if (text)
+        token_jwks_free((struct text_span){text, (size_t)st.st_size});
+    close(fd);
+}
+
 static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
@@ -385,6 +411,9 @@ static void on_message(struct life *life, struct ipc_message *m)
         break;
     case CONTROL_TICKETS:
         set_tickets(life, m);
+        break;
+    case CONTROL_KEYS:
+        take_keys(&life->worker, ipc_take_fd(m));
         break;
     default:
         log_warning("control-unknown", "type", LOG_INT(m->type));

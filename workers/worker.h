@@ -34,7 +34,7 @@ struct worker_start {
     const struct trace *trace;
     struct usertable *users;     /* connections of each user, over all workers */
     struct usertable *addresses; /* connections of each address, over all workers */
-    const struct token_keys *token_keys;
+    struct token_keys *token_keys; /* this process's copy: CONTROL_KEYS changes it */
     const struct keys *keys;
     const struct redisurl *redis;
     const struct worker_listener *listeners;

@@ -45,6 +45,10 @@ WRONG = {
                             lambda tmp: {"jwt_secret_file": write(tmp / "empty", "")}),
     "a key that is none": ("jwt-public-key-file", "key", lambda tmp: {
         "jwt_algorithms": "RS256", "jwt_public_key_file": write(tmp / "key", "no PEM")}),
+    "a secret that is too short": ("jwt-secret-file", "at least 32", lambda tmp: {
+        "jwt_secret_file": write(tmp / "short", "x" * 31 + "\n")}),
+    "a set of keys that is none": ("jwt-jwks-file", "one array", lambda tmp: {
+        "jwt_jwks_file": write(tmp / "set", "[]")}),
     "a certificate that is not there": ("tls-certificate", "No such file", lambda tmp: {
         "tls_certificate": str(tmp / "none"), "tls_key": str(tmp / "none")}),
     "an address that this machine has not": (

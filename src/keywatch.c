@@ -1,0 +1,109 @@
+#include "config.h"
+
+#include "src/keywatch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shared/log.h"
+#include "src/master_priv.h"
+
+struct keywatch_stamp keywatch_look(const char *path)
+{
+    struct stat st;
+    struct keywatch_stamp stamp;
+    memset(&stamp, 0, sizeof(stamp)); /* padding, too: it is compared as a whole */
+    if (stat(path, &st) < 0)
+        return stamp;
+    stamp.device = st.st_dev;
+    stamp.inode = st.st_ino;
+    stamp.bytes = (uint64_t)st.st_size;
+    stamp.modified = st.st_mtim;
+    stamp.changed = st.st_ctim;
+    return stamp;
+}
+
+/* The text as a file that nobody can change any more; -1. */
+static int seal(struct text_span text)
+{
+    int fd = memfd_create("belfry-jwks", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    if (write(fd, text.ptr, text.len) == (ssize_t)text.len &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static void tell(void *data, const char *text)
+{
+    (void)data;
+    log_notice("jwks-note", "note", text);
+}
+
+/* Takes the set for workers to come, and gives it to those that are there. */
+static int take(struct master *m, struct generation *g, struct text_span text, char *why,
+                size_t cap)
+{
+    int fd = seal(text);
+    if (fd < 0) {
+        int error = -errno;
+        snprintf(why, cap, "it cannot be given to workers: %s", log_errno(error));
+        return error;
+    }
+    int error = token_keys_take_jwks(g->token_keys, text, why, cap);
+    if (error) {
+        close(fd);
+        return error;
+    }
+    if (g->jwks_fd >= 0)
+        close(g->jwks_fd);
+    g->jwks_fd = fd;
+    supervisor_send_keys(m->supervisor, g);
+    return 0;
+}
+
+static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct master *m = timer->data;
+    struct generation *g = m->current;
+    struct text_span text;
+    char why[512];
+    (void)loop, (void)events;
+    if (!g || !g->token_keys || !*g->opt->jwt_jwks_file || m->state != INSTANCE_RUNNING)
+        return;
+    struct keywatch_stamp now = keywatch_look(g->opt->jwt_jwks_file);
+    if (!memcmp(&now, &g->jwks_stamp, sizeof(now)))
+        return;
+    g->jwks_stamp = now;
+    int error = token_jwks_read(g->opt, &text, why, sizeof(why));
+    if (!error) {
+        error = take(m, g, text, why, sizeof(why));
+        token_jwks_free(text);
+    }
+    if (error) {
+        log_error("jwks-refused", "reason", why, "still", "serving with the old keys");
+        return;
+    }
+    log_notice("jwks-loaded", "path", g->opt->jwt_jwks_file, "keys",
+               LOG_INT(token_keys_jwks_count(g->token_keys)));
+    token_keys_notes(g->token_keys, tell, NULL);
+}
+
+void keywatch_init(struct master *m)
+{
+    ev_timer_init(&m->keywatch.timer, on_tick, KEYWATCH_S, KEYWATCH_S);
+    m->keywatch.timer.data = m;
+    ev_timer_start(m->loop, &m->keywatch.timer);
+}
+
+void keywatch_fini(struct master *m)
+{
+    ev_timer_stop(m->loop, &m->keywatch.timer);
+}
