@@ -47,9 +47,10 @@ bool inquiry_take(const void *bytes, size_t len, struct inquiry_message *out)
 int inquiry_set(struct inquiry *q, const char *user, size_t user_len, const char *id, size_t id_len)
 {
     bool has_user = keys_is_user_id(user, user_len), has_id = id_len > 0;
-    bool is_whole = q->ask == INQUIRY_EXPLAIN ? has_user && has_id
-                    : q->ask == INQUIRY_KICK  ? has_user && !has_id
-                                              : has_user != has_id;
+    bool is_whole = q->ask == INQUIRY_EXPLAIN   ? has_user && has_id
+                    : q->ask == INQUIRY_KICK    ? has_user && !has_id
+                    : q->ask == INQUIRY_REVOKE  ? has_id && !user_len
+                                                : has_user != has_id;
     if (!is_whole || (!has_user && user_len) || id_len > INQUIRY_ID_MAX_BYTES)
         return -EINVAL;
     if (has_user)
@@ -131,16 +132,30 @@ static bool is_object(const char *bytes, size_t len, struct text_span *out)
 /* ---- the question ---- */
 
 /* What other instances may be asked. */
-static const char *const ask_words[] = {[INQUIRY_EXPLAIN] = "explain", [INQUIRY_KICK] = "kick"};
+static const char *const ask_words[] = {
+    [INQUIRY_EXPLAIN] = "explain", [INQUIRY_KICK] = "kick", [INQUIRY_REVOKE] = "revoke"};
 #define ASK_WORDS (sizeof(ask_words) / sizeof(ask_words[0]))
+
+static bool names_user(uint32_t ask)
+{
+    return ask != INQUIRY_REVOKE;
+}
+
+static bool names_id(uint32_t ask)
+{
+    return ask != INQUIRY_KICK;
+}
 
 void inquiry_write_request(struct text_buf *out, const struct inquiry *q)
 {
     text_addf(out, "{\"v\":%d,\"ask\":\"%s\",\"instance\":\"%s\",\"worker\":%u", LAYOUT,
               q->ask < ASK_WORDS ? ask_words[q->ask] : "", q->instance, q->asker_slot);
-    text_addf(out, ",\"request\":\"%llx\",\"user\":", (unsigned long long)q->number);
-    text_add_json(out, q->user, strlen(q->user));
-    if (q->ask == INQUIRY_EXPLAIN) {
+    text_addf(out, ",\"request\":\"%llx\"", (unsigned long long)q->number);
+    if (names_user(q->ask)) {
+        text_adds(out, ",\"user\":");
+        text_add_json(out, q->user, strlen(q->user));
+    }
+    if (names_id(q->ask)) {
         text_adds(out, ",\"id\":");
         text_add_json(out, q->id, strlen(q->id));
     }
@@ -153,7 +168,7 @@ static bool read_ask(struct text_span object, uint32_t *out)
     if (inquiry_string(object, "ask", word, sizeof(word)) < 0)
         return false;
     for (*out = 0; *out < ASK_WORDS; ++*out)
-        if (!strcmp(word, ask_words[*out]))
+        if (ask_words[*out] && !strcmp(word, ask_words[*out]))
             return true;
     return false;
 }
@@ -170,9 +185,8 @@ int inquiry_read_request(const char *bytes, size_t len, struct inquiry *out)
         !read_hex(object, "request", &out->number))
         return -EINVAL;
     out->asker_slot = (uint32_t)slot;
-    long user_len = inquiry_string(object, "user", user, sizeof(user));
-    long id_len =
-        out->ask == INQUIRY_EXPLAIN ? inquiry_string(object, "id", id, sizeof(id)) : 0;
+    long user_len = names_user(out->ask) ? inquiry_string(object, "user", user, sizeof(user)) : 0;
+    long id_len = names_id(out->ask) ? inquiry_string(object, "id", id, sizeof(id)) : 0;
     if (user_len < 0 || id_len < 0)
         return -EINVAL;
     return inquiry_set(out, user, (size_t)user_len, id, (size_t)id_len);

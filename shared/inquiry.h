@@ -4,6 +4,7 @@
  *
  *   EXPLAIN  what happened to this message of this user?
  *   KICK     close this user's connections (4003); how many were there?
+ *   REVOKE   close the connections made with the token of this jti (4003); how many were there?
  *   SHOW     what state is this connection in, or those of this user? Of this instance only
  *
  * PURE: layouts, and JSON in and out. Who asks whom is src/explain.c and workers/inquest.c. What
@@ -34,12 +35,12 @@
 #define INQUIRY_ANSWER_MAX_BYTES 65536    /* of JSON */
 #define INQUIRY_INSTANCE_BYTES 40
 
-enum inquiry_ask { INQUIRY_EXPLAIN, INQUIRY_KICK, INQUIRY_SHOW, INQUIRY_ASKS };
+enum inquiry_ask { INQUIRY_EXPLAIN, INQUIRY_KICK, INQUIRY_SHOW, INQUIRY_REVOKE, INQUIRY_ASKS };
 
 enum inquiry_kind {
     INQUIRY_NONE,
-    INQUIRY_OWN,       /* one worker's part: EXPLAIN: records of fate OPEN, its connections; KICK:
-                        * how many it closed */
+    INQUIRY_OWN,       /* one worker's part: EXPLAIN: records of fate OPEN, its connections; KICK
+                        * and REVOKE: how many it closed */
     INQUIRY_TEXT,      /* SHOW: connections as JSON objects, a comma between them */
     INQUIRY_PUBLISHED, /* the question reached `receivers` links; negative errno: it did not go */
     INQUIRY_REMOTE     /* a part of another instance's answer */
@@ -63,10 +64,11 @@ struct inquiry {
     uint32_t asker_slot; /* ASKED, TELL: with instance: where the answer goes */
     uint32_t count;      /* records that follow; INQUIRY_TEXT: bytes */
     uint32_t ask;        /* enum inquiry_ask, of a question */
-    uint32_t closed;     /* answers to KICK: connections that were closed */
+    uint32_t closed;     /* answers to KICK, REVOKE: connections that were closed */
     char instance[INQUIRY_INSTANCE_BYTES]; /* ASKED, TELL: who asks; REMOTE: who answers */
     char user[KEYS_USER_ID_MAX_BYTES + 8];
-    char id[INQUIRY_ID_MAX_BYTES + 8]; /* EXPLAIN: the message's; SHOW: the connection's */
+    char id[INQUIRY_ID_MAX_BYTES + 8]; /* EXPLAIN: the message's; SHOW: the connection's;
+                                        * REVOKE: the jti */
 };
 
 struct inquiry_record {
@@ -91,8 +93,9 @@ size_t inquiry_bytes(uint32_t count);
 size_t inquiry_size(const struct inquiry *q); /* of a message with this head */
 /* Copies a message's body; false when the bytes are none: count, kind and strings within bounds. */
 bool inquiry_take(const void *bytes, size_t len, struct inquiry_message *out);
-/* Fills user, id and their hashes with what q->ask needs: EXPLAIN both, KICK a user and no id, SHOW
- * one of the two. 0 or -EINVAL (an id of 0 or too many bytes, no user id). */
+/* Fills user, id and their hashes with what q->ask needs: EXPLAIN both, KICK a user and no id,
+ * REVOKE the opposite, SHOW one of the two. 0 or -EINVAL (an id of 0 or too many bytes, no user
+ * id). */
 int inquiry_set(struct inquiry *q, const char *user, size_t user_len, const char *id,
                 size_t id_len);
 

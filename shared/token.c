@@ -36,6 +36,7 @@ const char *token_result_text(enum token_result r)
     case TOKEN_NOT_YET: return "not valid yet";
     case TOKEN_ISSUER: return "issuer not accepted";
     case TOKEN_AUDIENCE: return "not for this audience";
+    case TOKEN_REVOKED: return "revoked";
     case TOKEN_NO_USER: return "names no user";
     case TOKEN_RESULTS: break;
     }

@@ -72,6 +72,7 @@ enum token_result {
     TOKEN_NOT_YET,    /* nbf */
     TOKEN_ISSUER,
     TOKEN_AUDIENCE,
+    TOKEN_REVOKED,    /* told by who asks Redis, not by token_verify */
     TOKEN_NO_USER,    /* the user claim is absent, empty, too long or not text or whole number */
     TOKEN_RESULTS
 };

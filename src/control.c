@@ -149,6 +149,7 @@ static const struct question {
 } questions[] = {
     {"explain ", INQUIRY_EXPLAIN, true, true, "expected: explain USER ID"},
     {"kick ", INQUIRY_KICK, true, false, "expected: kick USER"},
+    {"revoke ", INQUIRY_REVOKE, false, true, "expected: revoke JTI"},
     {"show ", INQUIRY_SHOW, false, true, "expected: show ID"},
     {"connections ", INQUIRY_SHOW, true, false, "expected: connections USER"},
 };
@@ -204,7 +205,7 @@ static void serve(struct client *c)
         answer_result(c, true, NULL);
         h->on_drain(data);
     } else if (!serve_if_question(c)) {
-        answer_result(c, false, "unknown request: expected status, explain, kick, show, "
+        answer_result(c, false, "unknown request: expected status, explain, kick, revoke, show, "
                                 "connections, reload, stop or drain");
     }
 }

@@ -93,6 +93,7 @@ int ctl_status(struct ctl *c);
 int ctl_top(struct ctl *c);
 int ctl_show(struct ctl *c);
 int ctl_kick(struct ctl *c);
+int ctl_revoke(struct ctl *c);
 int ctl_reload(struct ctl *c);
 int ctl_drain(struct ctl *c);
 int ctl_stop(struct ctl *c);

@@ -95,6 +95,14 @@ const struct ctl_command ctl_commands[] = {
      ctl_kick,
      {JSON_OPTION,
       {"timeout", "TIME", "Exit 3 without an answer by then (5s).", false}}},
+    {"revoke", "JTI", 1, 1, "Revoke a token and close its connections, on every instance.",
+     "JTI is the token's jti claim. Writes denylist-key to Redis, so that the token is not\n"
+     "accepted any more, and has its connections closed with 4003. Exits 1 when an instance on\n"
+     "the same Redis could not be asked or did not answer: it looks within denylist-interval.\n",
+     ctl_revoke,
+     {{"ttl", "TIME", "How long it stays revoked (30d); not less than the token is good.", false},
+      JSON_OPTION,
+      {"timeout", "TIME", "Exit 3 without an answer by then (5s).", false}}},
     {"status", "", 0, 0, "Show what the running server says about itself.",
      "Asks the control socket (control-socket). Rates are those of the last five seconds.\n",
      ctl_status,

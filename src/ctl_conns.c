@@ -1,18 +1,21 @@
 /*
- * ctl_conns.c - belfryctl show and kick: the connections of the running server, looked at and
- * closed. The server asks its workers and, for kick, the other instances (src/explain.h).
+ * ctl_conns.c - belfryctl show, kick and revoke: the connections of the running server, looked at
+ * and closed. The server asks its workers and, to close them, the other instances (src/explain.h).
  */
 #include "config.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "shared/clock.h"
 #include "shared/inquiry.h"
 #include "shared/json.h"
 #include "src/ctl.h"
+#include "src/ctl_redis.h"
 #include "src/ctl_reply.h"
 
 #define TIMEOUT_MS 5000
+#define REVOKE_TTL_MS (INT64_C(30) * 24 * 3600 * 1000)
 
 /* Asks; a refusal is told. */
 static int ask(struct ctl *c, const char *what, const char *word, struct text_buf *reply)
@@ -263,12 +266,12 @@ static void add_instance(void *data, struct text_span instance)
     text_addf(b, "  instance %s: %lld\n", id, closed);
 }
 
-static void add_kick(struct text_buf *b, struct text_span reply, const char *user)
+static void add_closed(struct text_buf *b, struct text_span reply, const char *what)
 {
     struct text_span instances;
     long long closed = ctl_number_of(reply, "closed");
     text_addf(b, "%lld connection%s of ", closed, closed == 1 ? "" : "s");
-    text_add_escaped(b, user, strlen(user), strlen(user));
+    text_add_escaped(b, what, strlen(what), strlen(what));
     text_adds(b, " closed\n");
     if (closed && json_find(reply, "instances", &instances))
         json_scan_array(instances.ptr, instances.len, add_instance, b);
@@ -282,12 +285,13 @@ static void add_instance_json(void *data, struct text_span instance)
               ctl_text_of(instance, "instance", id, sizeof(id)), ctl_number_of(instance, "closed"));
 }
 
-static void add_kick_json(struct text_buf *b, struct text_span reply, const char *user,
-                          bool is_whole)
+/* name: of the member that says whose they were. */
+static void add_closed_json(struct text_buf *b, struct text_span reply, const char *name,
+                            const char *what, bool is_whole)
 {
     struct text_span value;
-    text_adds(b, "{\"user\":");
-    text_add_json(b, user, strlen(user));
+    text_addf(b, "{\"%s\":", name);
+    text_add_json(b, what, strlen(what));
     text_addf(b, ",\"closed\":%lld,\"complete\":%s,\"instances\":[",
               ctl_number_of(reply, "closed"), is_whole ? "true" : "false");
     if (!b->failed && json_find(reply, "instances", &value))
@@ -303,25 +307,59 @@ static void add_kick_json(struct text_buf *b, struct text_span reply, const char
     text_adds(b, "}\n");
 }
 
-int ctl_kick(struct ctl *c)
+/* Has the connections closed, and tells how many. */
+static int close_all(struct ctl *c, const char *request, const char *name, const char *what)
 {
     struct text_buf reply = {0}, out = {0};
-    const char *user = c->words.items[0];
-    if (ctl_check_user(user) != 0)
-        return CTL_USAGE;
-    int result = ask(c, "kick", user, &reply);
+    int result = ask(c, request, what, &reply);
     if (result == CTL_DONE) {
         struct text_span answer = ctl_reply_span(&reply);
         bool is_own_whole = is_complete(answer);
         bool is_whole = have_others_answered(answer) && is_own_whole;
         if (ctl_flag(c, "json"))
-            add_kick_json(&out, answer, user, is_whole);
+            add_closed_json(&out, answer, name, what, is_whole);
         else
-            add_kick(&out, answer, user);
+            add_closed(&out, answer, what);
         result = ctl_print(&out);
         if (result == CTL_DONE && !is_whole)
             result = CTL_FAILED;
     }
     text_buf_free(&reply);
+    return result;
+}
+
+int ctl_kick(struct ctl *c)
+{
+    const char *user = c->words.items[0];
+    return ctl_check_user(user) != 0 ? CTL_USAGE : close_all(c, "kick", "user", user);
+}
+
+/* ---- revoke ---- */
+
+/* Writes the key first: whoever connects from then on is refused. */
+int ctl_revoke(struct ctl *c)
+{
+    const char *jti = c->words.items[0], *template_text = c->options->denylist_key;
+    struct text_buf key = {0};
+    int64_t ttl_ms;
+    if (!keys_is_user_id(jti, strlen(jti))) {
+        ctl_say("revoke: the jti must be 1 to 256 bytes of text");
+        return CTL_USAGE;
+    }
+    if (ctl_time(c, "ttl", REVOKE_TTL_MS, &ttl_ms) != 0)
+        return CTL_USAGE;
+    if (!template_text[0]) {
+        ctl_say("revoke: denylist-key is empty, so no token is looked up");
+        return CTL_FAILED;
+    }
+    keys_expand_jti(&key, template_text, jti, strlen(jti));
+    int error = key.failed ? -ENOMEM : ctl_redis_set(c, key.data, key.len, ttl_ms);
+    text_buf_free(&key);
+    if (error)
+        return CTL_FAILED;
+    int result = close_all(c, "revoke", "jti", jti);
+    if (result != CTL_DONE)
+        ctl_say("the token is revoked; connections that were not closed now are closed within "
+                "denylist-interval");
     return result;
 }

@@ -97,3 +97,21 @@ redisReply *ctl_redis_list(redisContext *redis, const char *key, int64_t limit)
     freeReplyObject(list);
     return NULL;
 }
+
+int ctl_redis_set(const struct ctl *c, const char *key, size_t key_len, int64_t ttl_ms)
+{
+    redisContext *redis = NULL;
+    char ttl[24];
+    int ttl_len = snprintf(ttl, sizeof(ttl), "%lld", (long long)ttl_ms);
+    const char *argv[] = {"SET", key, "1", "PX", ttl};
+    const size_t argvlen[] = {3, key_len, 1, 2, (size_t)ttl_len};
+    int result = ctl_redis_open(c, &redis);
+    if (result != 0)
+        return result;
+    redisReply *reply = redisCommandArgv(redis, 5, argv, argvlen);
+    if (!reply || reply->type != REDIS_REPLY_STATUS)
+        result = ctl_redis_tell(redis, reply, "SET");
+    freeReplyObject(reply);
+    redisFree(redis);
+    return result;
+}

@@ -14,7 +14,7 @@
 struct source {
     char instance[INQUIRY_INSTANCE_BYTES];
     uint32_t trace_size;
-    uint32_t closed;           /* connections, for KICK */
+    uint32_t closed;           /* connections, for KICK and REVOKE */
 };
 
 struct found {
@@ -132,7 +132,7 @@ static void write_answer(const struct question *q, struct text_buf *out)
         text_adds(out, "]}");
         return;
     }
-    if (q->q.ask == INQUIRY_KICK)
+    if (q->q.ask == INQUIRY_KICK || q->q.ask == INQUIRY_REVOKE)
         text_addf(out, ",\"closed\":%llu", (unsigned long long)q->closed);
     text_adds(out, ",\"instances\":[");
     for (uint32_t i = 0; i < q->source_count; i++)

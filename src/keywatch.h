@@ -4,8 +4,8 @@
  *
  * Master only: workers open no file. The path is looked at every KEYWATCH_S, not watched by
  * inotify: a rename, a link that is turned (as Kubernetes does it), a directory mounted anew and a
- * network's file system all look the same by stat(), and two seconds are soon enough for a key. What
- * cannot be used changes nothing and is told once.
+ * network's file system all look the same by stat(), and two seconds are soon enough for a key.
+ * What cannot be used changes nothing and is told once.
  */
 #ifndef BELFRY_SRC_KEYWATCH_H
 #define BELFRY_SRC_KEYWATCH_H

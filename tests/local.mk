@@ -117,6 +117,7 @@ e2e_tests = \
     tests/e2e/test_redis_faults.py \
     tests/e2e/test_redis_hostile.py \
     tests/e2e/test_reload.py \
+    tests/e2e/test_revoke.py \
     tests/e2e/test_sandbox.py \
     tests/e2e/test_slow.py \
     tests/e2e/test_systemd.py \

@@ -609,6 +609,26 @@ static bool may_authenticate(const struct call *call)
     return false;
 }
 
+/* Before FULL_SYNC, which waits for Redis at least once around the loop. */
+static void reply_auth_ok(const struct call *call, const struct token_claims *claims)
+{
+    char expires[CLOCK_ISO_BYTES];
+    struct text_buf out = {0};
+    reply_start(call, &out, "auth_ok");
+    if (claims->expires_at_ms) {
+        clock_format_us(claims->expires_at_ms * 1000, style(call)->with_zone, expires);
+        text_addf(&out, "{\"expires_at\":\"%s\"}", expires);
+    } else {
+        text_adds(&out, "{\"expires_at\":null}");
+    }
+    reply_finish(call, &out);
+}
+
+void commands_auth_ok(struct conn *c, const struct token_claims *claims, bool is_lower)
+{
+    reply_auth_ok(&(struct call){.c = c, .is_lower = is_lower}, claims);
+}
+
 static void run_auth(const struct call *call)
 {
     struct token_claims claims;
@@ -635,20 +655,8 @@ static void run_auth(const struct call *call)
             reply_invalid(call, "types: must be at most 64 names of 1 to 64 bytes");
         return;
     }
-    if (!conn_authenticated(call->c, &claims, resume, filter))
-        return;
-
-    /* Before FULL_SYNC, which waits for Redis at least once around the loop. */
-    char expires[CLOCK_ISO_BYTES];
-    struct text_buf out = {0};
-    reply_start(call, &out, "auth_ok");
-    if (claims.expires_at_ms) {
-        clock_format_us(claims.expires_at_ms * 1000, style(call)->with_zone, expires);
-        text_addf(&out, "{\"expires_at\":\"%s\"}", expires);
-    } else {
-        text_adds(&out, "{\"expires_at\":null}");
-    }
-    reply_finish(call, &out);
+    if (conn_authenticated(call->c, &claims, resume, filter, call->is_lower))
+        reply_auth_ok(call, &claims);
 }
 
 /* ---- finding the command ---- */

@@ -18,5 +18,7 @@
 /* One whole text message (valid UTF-8, not NUL-terminated), in state CONN_AUTH or CONN_OPEN. Frees
  * nothing; may start closing c. */
 void commands_on_message(struct conn *c, const char *text, size_t len);
+/* The reply to an auth frame whose user was looked up first. */
+void commands_auth_ok(struct conn *c, const struct token_claims *claims, bool is_lower);
 
 #endif

@@ -15,6 +15,7 @@
 #include "shared/clock.h"
 #include "shared/counters.h"
 #include "shared/log.h"
+#include "workers/admission.h"
 #include "workers/conn_internal.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
@@ -390,6 +391,7 @@ void conn_end_websocket(struct conn *c, enum close_reason reason, int code)
 void conn_release_session(struct conn *c)
 {
     c->needs_session_close = false;
+    admission_end(c);
     if (c->device.state == DEVICE_NONE) {
         /* What the query gave waits here for an auth frame that will not come. */
         device_drop_resume(&c->device);
@@ -487,7 +489,7 @@ static void on_phase_over(struct conn *c)
         conn_end(c);
         break;
     case CONN_AUTH:
-        conn_close(c, CLOSE_AUTH);
+        conn_close(c, admission_is_pending(c) ? CLOSE_OVERLOAD : CLOSE_AUTH);
         break;
     case CONN_OPEN:
         c->phase_until_ms = 0;

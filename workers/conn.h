@@ -44,6 +44,7 @@ struct tickets;   /* shared/tickets.h */
 struct tlsio;
 struct waiting;   /* commands.c: an answer of Redis that is awaited */
 struct wsock;     /* wsock.h: frame under way, pooled */
+struct admission; /* admission.h: what Redis is asked about its token */
 struct conn_kept; /* conn_http.c: bytes read and not looked at yet */
 
 struct conn {
@@ -60,6 +61,7 @@ struct conn {
     struct conn_kept *kept;        /* NULL: nothing */
     struct wsock *wsock;           /* NULL: at a message border */
     struct tlsio *tls;             /* NULL: plain */
+    struct admission *admission;   /* NULL: its user is known, and its token is not looked up */
     struct device device;
     uint64_t serial;               /* connection id: see conn_id */
     uint64_t received_bytes;
@@ -197,11 +199,17 @@ void conn_upgraded(struct conn *c, const struct token_claims *claims, struct res
                    struct filter *filter);
 /* The same for /echo: no session, no pings, and messages of up to 32 MB. */
 void conn_upgraded_echo(struct conn *c);
-/* Valid auth frame: opens the session (CONN_AUTH) or renews the expiry (CONN_OPEN). Resume and
- * filter given; ignored in CONN_OPEN. Returns false when the connection is being closed instead
- * (another user's token; limit). */
+/* Valid auth frame, in lower case or not: opens the session (CONN_AUTH) or renews the expiry
+ * (CONN_OPEN). Resume and filter given; ignored in CONN_OPEN. True: the reply is due now. False:
+ * the connection is being closed instead (another user's token; limit), or the user is looked up
+ * first, and the reply is conn_admitted's. */
 bool conn_authenticated(struct conn *c, const struct token_claims *claims, struct resume *resume,
-                        struct filter *filter);
+                        struct filter *filter, bool is_lower);
+/* From admission.c: the user of a token is known. is_reply_due: it came in an auth frame. */
+void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_reply_due,
+                   bool is_lower);
+/* A text message that came before. */
+void conn_hear(struct conn *c, const char *text, size_t len);
 /* Starts the close handshake with the row's code and reason (code 0: ends TCP at once). Counted and
  * logged once, for the first reason. On HTTP: what is queued or awaited is still sent. */
 void conn_close(struct conn *c, enum close_reason reason);

@@ -6,6 +6,7 @@
 
 #include "shared/counters.h"
 #include "shared/log.h"
+#include "workers/admission.h"
 #include "workers/conn_internal.h"
 #include "workers/deflate.h"
 #include "workers/fate.h"
@@ -24,7 +25,8 @@ bool conn_is_movable(const struct conn *c)
 {
     return conn_is_plain_websocket(c) && !c->awaited && !c->kept && !c->http && !c->reply &&
            !c->close_after_flush && !c->saw_eof && !c->is_deaf && !c->needs_session_close &&
-           c->device.state != DEVICE_ADOPTED && !c->device.busy->adopted;
+           c->device.state != DEVICE_ADOPTED && !c->device.busy->adopted &&
+           !admission_is_pending(c);
 }
 
 /* ---- giving ---- */
@@ -50,6 +52,7 @@ static void save(struct conn *c, struct handover_device *d)
         .is_admin = c->is_admin,
         .is_echo = c->is_echo,
         .deflate_bits = c->deflate_bits,
+        .jti = admission_jti(c),
     };
 }
 
@@ -208,6 +211,8 @@ bool conn_take(struct worker *w, int fd, int from_slot, struct text_span state, 
     error = restore(c, &d);
     if (!error)
         error = restore_session(c, &d, e);
+    if (!error)
+        error = admission_restore(c, d.jti);
     if (error || (error = outq_restore(&c->outq, d.queue))) {
         /* What is queued by now may be less than what was to follow. */
         refuse(c, error, d.is_mid_frame);

@@ -70,8 +70,8 @@ static void serve(struct conn *c)
     find_client(c);
     if (!c->is_metrics && handshake_is_path(c->worker->opt, http_path(h)))
         handshake_serve(c, h);
-    else
-        router_serve(c, h);
+    else if (router_serve(c, h))
+        h = NULL; /* the answer needs it yet */
     http_free(h);
     c->http = NULL;
     conn_arm(c);

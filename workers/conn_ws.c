@@ -7,6 +7,7 @@
 
 #include "shared/counters.h"
 #include "shared/log.h"
+#include "workers/admission.h"
 #include "workers/commands.h"
 #include "workers/conn_internal.h"
 #include "workers/fate.h"
@@ -46,6 +47,14 @@ static void take_claims(struct conn *c, const struct token_claims *claims)
         claims->expires_at_ms ? claims->expires_at_ms + c->worker->opt->jwt_leeway : 0;
 }
 
+/* The user is not known yet: what is wanted waits. error: 0, or what went wrong already. */
+static void wait_with(struct conn *c, struct resume *resume, struct filter *filter, int error)
+{
+    c->device.filter = filter;
+    if (device_set_resume(&c->device, resume) != 0 || error)
+        conn_close(c, CLOSE_INTERNAL);
+}
+
 /* The user is known. False when the connection is being closed instead. */
 static bool open_session(struct conn *c, const struct token_claims *claims, struct resume *resume,
                          struct filter *filter)
@@ -70,13 +79,11 @@ void conn_upgraded(struct conn *c, const struct token_claims *claims, struct res
         return;
     }
     become_websocket(c);
-    if (claims) {
+    int now = claims ? admission_begin(c, claims, false, false) : 0;
+    if (now > 0)
         open_session(c, claims, resume, filter);
-    } else {
-        c->device.filter = filter;
-        if (device_set_resume(&c->device, resume) != 0)
-            conn_close(c, CLOSE_INTERNAL);
-    }
+    else
+        wait_with(c, resume, filter, now);
 }
 
 void conn_upgraded_echo(struct conn *c)
@@ -89,9 +96,24 @@ void conn_upgraded_echo(struct conn *c)
     conn_set_phase(c, 0);
 }
 
-bool conn_authenticated(struct conn *c, const struct token_claims *claims, struct resume *resume,
-                        struct filter *filter)
+/* A fresh token during the connection. False when the connection is being closed instead. */
+static bool renew(struct conn *c, const struct token_claims *claims)
 {
+    const struct user *u = c->device.user;
+    if (!u || u->id_len != claims->user_id_len ||
+        memcmp(u->id, claims->user_id, claims->user_id_len) != 0) {
+        conn_close(c, CLOSE_AUTH);
+        return false;
+    }
+    take_claims(c, claims);
+    conn_arm(c);
+    return true;
+}
+
+bool conn_authenticated(struct conn *c, const struct token_claims *claims, struct resume *resume,
+                        struct filter *filter, bool is_lower)
+{
+    int now = admission_begin(c, claims, true, is_lower);
     if (c->state == CONN_AUTH) {
         /* The frame's wishes come before those of the query. */
         struct resume *before = device_take_resume(&c->device);
@@ -102,21 +124,33 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
         if (wanted != c->device.filter)
             filter_free(c->device.filter);
         c->device.filter = NULL;
-        return open_session(c, claims, asked, wanted);
+        if (now > 0)
+            return open_session(c, claims, asked, wanted);
+        wait_with(c, asked, wanted, now);
+        return false;
     }
     free(resume);
     filter_free(filter);
-    if (c->state != CONN_OPEN)
-        return false;
-    const struct user *u = c->device.user;
-    if (!u || u->id_len != claims->user_id_len ||
-        memcmp(u->id, claims->user_id, claims->user_id_len) != 0) {
-        conn_close(c, CLOSE_AUTH);
-        return false;
+    if (now < 0)
+        conn_close(c, CLOSE_INTERNAL);
+    return c->state == CONN_OPEN && now > 0 && renew(c, claims);
+}
+
+void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_reply_due,
+                   bool is_lower)
+{
+    bool is_good = false;
+    if (c->state == CONN_AUTH) {
+        struct resume *resume = device_take_resume(&c->device);
+        struct filter *filter = c->device.filter;
+        c->device.filter = NULL;
+        is_good = open_session(c, claims, resume, filter);
+    } else if (c->state == CONN_OPEN) {
+        is_good = renew(c, claims);
     }
-    take_claims(c, claims);
-    conn_arm(c);
-    return true;
+    if (is_good && is_reply_due)
+        commands_auth_ok(c, claims, is_lower);
+    conn_mark(c); /* it is read from again */
 }
 
 /* ---- what the client says ---- */
@@ -155,7 +189,16 @@ static void on_text(void *data, const char *text, size_t len)
     struct conn *c = data;
     if (c->is_echo)
         send_back(c, FRAME_TEXT, text, len);
-    else
+    else if (c->state == CONN_AUTH && admission_is_pending(c)) {
+        if (admission_keep(c, text, len) != 0)
+            conn_close(c, CLOSE_INTERNAL);
+    } else
+        commands_on_message(c, text, len);
+}
+
+void conn_hear(struct conn *c, const char *text, size_t len)
+{
+    if (is_listening(c))
         commands_on_message(c, text, len);
 }
 

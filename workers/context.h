@@ -18,6 +18,7 @@
 #include "workers/worker.h"
 
 struct acceptor;
+struct admissions;
 struct canary;
 struct handover;
 struct conns;
@@ -49,6 +50,7 @@ struct worker {
     struct sessions *sessions;     /* attach, live, repair */
     struct subscriber *subscriber; /* pub/sub link */
     struct store *store;           /* command link */
+    struct admissions *admissions; /* what Redis knows of tokens */
     struct canary *canary;         /* delivery probe */
     struct markers *markers;       /* has the pub/sub link caught up? */
     struct router *router;         /* HTTP endpoints */

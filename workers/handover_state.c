@@ -18,7 +18,7 @@ enum { IS_UNIX = 1, IS_ADMIN = 2, IS_ECHO = 4 };
     X((d)->rate_at_ms) X((d)->token_expires_ms)
 #define SPANS(d, X)                                                                                \
     X((d)->input) X((d)->queue) X((d)->filter) X((d)->resume) X((d)->left_out) X((d)->held)        \
-    X((d)->lag) X((d)->refreshes)
+    X((d)->lag) X((d)->refreshes) X((d)->jti)
 
 void handover_device_encode(const struct handover_device *d, struct text_buf *out)
 {

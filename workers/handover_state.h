@@ -46,6 +46,7 @@ struct handover_device {
     struct text_span held;      /* held_save */
     struct text_span lag;       /* session_lag_save */
     struct text_span refreshes; /* session_refreshes_save */
+    struct text_span jti;       /* of its token; len 0: it cannot be revoked */
 };
 
 void handover_device_encode(const struct handover_device *d, struct text_buf *out);

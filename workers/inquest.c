@@ -9,6 +9,7 @@
 
 #include "shared/inquiry.h"
 #include "shared/log.h"
+#include "workers/admission.h"
 #include "workers/conn.h"
 #include "workers/fate.h"
 #include "workers/hub.h"
@@ -125,6 +126,17 @@ static void kick(struct inquest *q, const struct inquiry *asked)
     tell_master(w, CONTROL_TOLD, &m);
 }
 
+/* Those on their way here are looked up when they come (admission_restore). */
+static void revoke_token(const struct worker *w, const struct inquiry *asked)
+{
+    struct inquiry_message m = {
+        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
+    m.head.closed = admissions_revoke(w->admissions, asked->id);
+    if (m.head.closed)
+        log_notice("token-revoked", "connections", LOG_INT(m.head.closed));
+    tell_master(w, CONTROL_TOLD, &m);
+}
+
 /* ---- connections as they are ---- */
 
 struct showing {
@@ -234,6 +246,9 @@ void inquest_on_ask(struct inquest *q, const void *body, size_t len)
         break;
     case INQUIRY_KICK:
         kick(q, &m.head);
+        break;
+    case INQUIRY_REVOKE:
+        revoke_token(q->w, &m.head);
         break;
     case INQUIRY_SHOW:
         show(q->w, &m.head);

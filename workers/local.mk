@@ -6,6 +6,8 @@ noinst_LTLIBRARIES += workers/libworkers.la
 workers_libworkers_la_SOURCES = \
     workers/acceptor.c \
     workers/acceptor.h \
+    workers/admission.c \
+    workers/admission.h \
     workers/api.h \
     workers/api_demo.c \
     workers/api_health.c \

@@ -10,10 +10,15 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "shared/uuid7.h"
+#include "workers/admission.h"
 #include "workers/api.h"
 #include "workers/auth.h"
 #include "workers/handshake.h"
 #include "workers/store.h"
+
+#define CHALLENGE "WWW-Authenticate: Bearer\r\n"
+#define RETRY_AFTER "Retry-After: 5\r\n"
+#define NO_REDIS "Redis is not available"
 
 struct router {
     struct worker *worker;
@@ -39,6 +44,14 @@ static const struct route {
     {"/", METHOD_GET, ANYONE, false, api_demo},
 };
 
+/* A request whose token Redis is asked of: all of it is kept until then. */
+struct entry {
+    const struct route *route;
+    struct http *http;
+    struct text_span raw_user; /* within it */
+    struct token_claims claims;
+};
+
 /* ---- replies ---- */
 
 struct router *router_new(struct worker *w)
@@ -49,12 +62,21 @@ struct router *router_new(struct worker *w)
     return r;
 }
 
+static void entry_free(struct entry *e)
+{
+    if (!e)
+        return;
+    http_free(e->http);
+    free(e);
+}
+
 static void reply_free(struct reply *r)
 {
     struct router *router = r->worker->router;
     store_cancel(r->waiting);
     if (r->free_data)
         r->free_data(r->data);
+    entry_free(r->entry);
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -269,14 +291,22 @@ static unsigned method_bit(const char *method)
     return strcmp(method, "POST") == 0 ? METHOD_POST : 0;
 }
 
+static void refuse_token(struct reply *r, enum token_result result)
+{
+    struct text_buf message = {0};
+    auth_failed(r->conn, token_result_text(result));
+    text_addf(&message, "Authentication failed: %s", token_result_text(result));
+    reply_error(r, 401, message.failed ? "Authentication failed" : message.data, CHALLENGE);
+    text_buf_free(&message);
+}
+
 /* True when the request carries a good token; otherwise 401 was answered. */
 static bool authenticate(const struct request *rq, struct token_claims *claims)
 {
     char buf[TOKEN_MAX_BYTES + 1];
     struct text_span token;
-    const char *challenge = "WWW-Authenticate: Bearer\r\n";
     if (!handshake_find_token(rq->http, false, buf, sizeof(buf), &token)) {
-        reply_error(rq->reply, 401, "A token is required", challenge);
+        reply_error(rq->reply, 401, "A token is required", CHALLENGE);
         return false;
     }
     if (!auth_may_try(rq->reply->conn)) {
@@ -285,15 +315,9 @@ static bool authenticate(const struct request *rq, struct token_claims *claims)
     }
     enum token_result result = token_verify(rq->worker->start->token_keys, token.ptr, token.len,
                                             clock_wall_ms(), claims);
-    if (result == TOKEN_OK)
-        return true;
-    struct text_buf message = {0};
-    auth_failed(rq->reply->conn, token_result_text(result));
-    text_addf(&message, "Authentication failed: %s", token_result_text(result));
-    reply_error(rq->reply, 401, message.failed ? "Authentication failed" : message.data,
-                challenge);
-    text_buf_free(&message);
-    return false;
+    if (result != TOKEN_OK)
+        refuse_token(rq->reply, result);
+    return result == TOKEN_OK;
 }
 
 /* Decodes the path's user id; answers 400 or 422 and returns false when it is none. */
@@ -321,15 +345,10 @@ static bool is_allowed(const struct route *route, const struct request *rq)
            memcmp(rq->user_id, rq->claims->user_id, rq->user_id_len) == 0;
 }
 
-static void serve_route(const struct route *route, struct request *rq, struct text_span raw_user)
+/* Who asks is known. */
+static void serve_known(const struct route *route, struct request *rq, struct text_span raw_user)
 {
-    struct token_claims claims;
     char user_id[KEYS_USER_ID_MAX_BYTES + 1];
-    if (route->who != ANYONE) {
-        if (!authenticate(rq, &claims))
-            return;
-        rq->claims = &claims;
-    }
     if (raw_user.ptr && !read_user_id(rq, raw_user, user_id, sizeof(user_id)))
         return;
     if (route->who != ANYONE && !is_allowed(route, rq)) {
@@ -339,12 +358,94 @@ static void serve_route(const struct route *route, struct request *rq, struct te
     route->handler(rq);
 }
 
-void router_serve(struct conn *c, const struct http *h)
+/* ---- what Redis knows of the token ---- */
+
+static void serve_entry(struct reply *r)
+{
+    struct entry *e = r->entry;
+    struct request rq = {.worker = r->worker, .http = e->http, .reply = r, .claims = &e->claims};
+    r->entry = NULL; /* the handler's answer may be sent, and the reply be freed, at once */
+    serve_known(e->route, &rq, e->raw_user);
+    entry_free(e);
+}
+
+static void on_user(void *data, int error, struct text_span answer)
+{
+    struct reply *r = data;
+    r->waiting = NULL;
+    if (error)
+        reply_error(r, 503, NO_REDIS, RETRY_AFTER);
+    else if (!admission_take_user(&r->entry->claims, answer))
+        refuse_token(r, TOKEN_NO_USER);
+    else
+        serve_entry(r);
+}
+
+static void ask_user(struct reply *r)
+{
+    if (!admission_maps(r->worker)) {
+        serve_entry(r);
+        return;
+    }
+    r->waiting = admission_ask_user(r->worker, &r->entry->claims, on_user, r);
+    if (!r->waiting)
+        reply_error(r, 503, NO_REDIS, RETRY_AFTER);
+}
+
+/* Without an answer it goes on, as connections do. */
+static void on_revoked(void *data, int error, int64_t is_revoked)
+{
+    struct reply *r = data;
+    r->waiting = NULL;
+    if (!error && is_revoked)
+        refuse_token(r, TOKEN_REVOKED);
+    else
+        ask_user(r);
+}
+
+static void ask_redis(struct reply *r)
+{
+    const struct token_claims *claims = &r->entry->claims;
+    if (claims->jti_len)
+        r->waiting = admission_ask_revoked(
+            r->worker, (struct text_span){claims->jti, claims->jti_len}, on_revoked, r);
+    if (!r->waiting)
+        ask_user(r);
+}
+
+/* True: http is kept. */
+static bool serve_route(const struct route *route, struct request *rq, struct http *http,
+                        struct text_span raw_user)
+{
+    struct token_claims claims;
+    if (route->who == ANYONE) {
+        serve_known(route, rq, raw_user);
+        return false;
+    }
+    if (!authenticate(rq, &claims))
+        return false;
+    rq->claims = &claims;
+    if (!claims.jti_len && !admission_maps(rq->worker)) {
+        serve_known(route, rq, raw_user);
+        return false;
+    }
+    struct entry *e = calloc(1, sizeof(*e));
+    if (!e) {
+        reply_error(rq->reply, 500, "Out of memory", NULL);
+        return false;
+    }
+    *e = (struct entry){.route = route, .http = http, .raw_user = raw_user, .claims = claims};
+    rq->reply->entry = e;
+    ask_redis(rq->reply);
+    return true;
+}
+
+bool router_serve(struct conn *c, struct http *h)
 {
     struct request rq = {.worker = c->worker, .http = h, .reply = reply_new(c, h)};
     if (!rq.reply) {
         conn_drop(c, CLOSE_INTERNAL);
-        return;
+        return false;
     }
     struct text_span user_id;
     const struct route *route = find_route(c, http_path(h), &user_id);
@@ -356,5 +457,6 @@ void router_serve(struct conn *c, const struct http *h)
         reply_error(rq.reply, 405, "Method not allowed",
                     route->methods == METHOD_POST ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
     else
-        serve_route(route, &rq, user_id);
+        return serve_route(route, &rq, h, user_id);
+    return false;
 }

@@ -2,7 +2,8 @@
  * router.h - the table of HTTP endpoints, and how a handler answers.
  *
  * Finds the row for path and method (404, 405 with Allow; HEAD where GET works), checks who asks
- * (anyone, the user itself, administrators: 401, 403), calls the handler (api.h). A handler
+ * (anyone, the user itself, administrators: 401, 403), asking Redis of the token where it must
+ * (admission.h), calls the handler (api.h). A handler
  * answers at once, or keeps its struct reply until Redis answered; the connection reads no further
  * meanwhile. When it dies first, reply_abandon cancels the call that the answer waits for. Error
  * bodies have one form.
@@ -28,6 +29,7 @@ struct reply {
     struct store_call *waiting; /* what the answer waits for; the callback sets it NULL first */
     void *data;                 /* the handler's, freed by free_data with the reply */
     void (*free_data)(void *data);
+    struct entry *entry;        /* who asks is not known yet; NULL: is */
     bool head_only;
     bool keep_alive;
     char path[128];    /* for error bodies: escaped, cut */
@@ -38,8 +40,8 @@ struct router *router_new(struct worker *w);
 /* Cancels and frees the answers still awaited: before store_free. */
 void router_free(struct router *r);
 
-/* A whole request that is no valid upgrade of its path. */
-void router_serve(struct conn *c, const struct http *h);
+/* A whole request that is no valid upgrade of its path. True: h is the router's from now on. */
+bool router_serve(struct conn *c, struct http *h);
 /* A request that could not be parsed: the error answer, after which the connection ends. */
 void router_refuse(struct conn *c, int status);
 /* A fresh socket that nobody will serve: answered as far as it takes that, and not in the clear

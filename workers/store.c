@@ -50,6 +50,8 @@ struct store {
     int lost_error;          /* what calls are told that get no reply */
     bool is_unguarded;       /* this Redis does not let us ask how large things are */
     char guard_key[96];
+    void (*listener)(void *data); /* NULL: nobody */
+    void *listener_data;
 };
 
 /* ---- calls under way ---- */
@@ -619,9 +621,11 @@ struct store_call *store_read_user(struct store *s, const char *user_id, store_u
 
 /* ---- writing ---- */
 
-/* COMMAND key id... as one part of a transaction. */
-static int send_ids(struct store_call *c, const char *command, const char *key,
-                    const struct text_span *ids, size_t count)
+typedef int send_fn(struct store_call *c, int argc, const char **argv, const size_t *argvlen);
+
+/* COMMAND word... */
+static int send_words(struct store_call *c, send_fn *send, const char *command,
+                      struct text_span first, const struct text_span *rest, size_t count)
 {
     const char **argv = malloc((count + 2) * sizeof(*argv));
     size_t *argvlen = malloc((count + 2) * sizeof(*argvlen));
@@ -629,17 +633,44 @@ static int send_ids(struct store_call *c, const char *command, const char *key,
     if (argv && argvlen) {
         argv[0] = command;
         argvlen[0] = strlen(command);
-        argv[1] = key;
-        argvlen[1] = strlen(key);
+        argv[1] = first.ptr;
+        argvlen[1] = first.len;
         for (size_t i = 0; i < count; i++) {
-            argv[i + 2] = ids[i].ptr;
-            argvlen[i + 2] = ids[i].len;
+            argv[i + 2] = rest[i].ptr;
+            argvlen[i + 2] = rest[i].len;
         }
-        error = send_part(c, (int)count + 2, argv, argvlen);
+        error = send(c, (int)count + 2, argv, argvlen);
     }
     free(argv);
     free(argvlen);
     return error;
+}
+
+/* COMMAND key id... as one part of a transaction. */
+static int send_ids(struct store_call *c, const char *command, const char *key,
+                    const struct text_span *ids, size_t count)
+{
+    return send_words(c, send_part, command, text_span_of(key), ids, count);
+}
+
+struct store_call *store_exists(struct store *s, const struct text_span *keys, size_t count,
+                                store_done_fn *fn, void *data)
+{
+    struct store_call *c = count ? call_new(s, KIND_DONE, "EXISTS", data) : NULL;
+    if (!c)
+        return NULL;
+    c->fn.done = fn;
+    return sent(c, send_words(c, send_last, "EXISTS", keys[0], keys + 1, count - 1));
+}
+
+struct store_call *store_hget(struct store *s, const char *key, struct text_span field,
+                              store_text_fn *fn, void *data)
+{
+    struct store_call *c = call_new(s, KIND_TEXT, "HGET", data);
+    if (!c)
+        return NULL;
+    c->fn.text = fn;
+    return sent(c, send_words(c, send_last, "HGET", text_span_of(key), &field, 1));
 }
 
 struct store_call *store_mark_read(struct store *s, const char *user_id,
@@ -806,6 +837,8 @@ static void on_up(void *data)
     struct store *s = data;
     s->lost_error = -ECONNRESET;
     s->is_unguarded = false;
+    if (s->listener)
+        s->listener(s->listener_data);
     session_on_store_up(s->w);
 }
 
@@ -856,6 +889,12 @@ struct store *store_new(struct worker *w)
         return NULL;
     }
     return s;
+}
+
+void store_listen(struct store *s, void (*on_up_again)(void *data), void *data)
+{
+    s->listener = on_up_again;
+    s->listener_data = data;
 }
 
 void store_free(struct store *s)

@@ -39,6 +39,8 @@ typedef void store_done_fn(void *data, int error, int64_t value);
 typedef void store_text_fn(void *data, int error, struct text_span text);
 
 struct store *store_new(struct worker *w);
+/* on_up is called whenever the link is up again, before sessions ask for lists. One listener. */
+void store_listen(struct store *s, void (*on_up)(void *data), void *data);
 /* Calls under way are answered with -ECANCELED. */
 void store_free(struct store *s);
 bool store_is_up(const struct store *s);
@@ -73,6 +75,12 @@ struct store_call *store_mark_read(struct store *s, const char *user_id,
                                    struct text_span publish, store_done_fn *fn, void *data);
 struct store_call *store_set_acked(struct store *s, const char *user_id, struct text_span id,
                                    store_done_fn *fn, void *data);
+/* How many of these keys there are. */
+struct store_call *store_exists(struct store *s, const struct text_span *keys, size_t count,
+                                store_done_fn *fn, void *data);
+/* A field's value; empty when there is none. */
+struct store_call *store_hget(struct store *s, const char *key, struct text_span field,
+                              store_text_fn *fn, void *data);
 /* INFO, raw text. */
 struct store_call *store_info(struct store *s, store_text_fn *fn, void *data);
 /* PUBLISH of a probe. */

@@ -16,6 +16,7 @@
 #include "shared/ipc.h"
 #include "shared/log.h"
 #include "workers/acceptor.h"
+#include "workers/admission.h"
 #include "workers/canary.h"
 #include "workers/conn.h"
 #include "workers/deflate.h"
@@ -548,6 +549,8 @@ static const char *make_modules(struct worker *w)
         return "inquest";
     if (!(w->store = store_new(w)))
         return "command link";
+    if (!(w->admissions = admissions_new(w)))
+        return "admissions";
     if (!(w->subscriber = subscriber_new(w)))
         return "subscriber link";
     if (!(w->canary = canary_new(w)))
@@ -577,6 +580,7 @@ static void free_modules(struct worker *w)
     canary_free(w->canary);
     subscriber_free(w->subscriber);
     store_free(w->store);
+    admissions_free(w->admissions);
     inquest_free(w->inquest);
     hub_free(w->hub);
     pressure_free(w->pressure);

@@ -156,7 +156,8 @@ async def test_workers_that_come_later_have_the_new_set_and_a_reload_reads_it(
 
 
 async def test_belfryctl_signs_with_an_oct_key(make_server, user, tmp_path, keys):
-    path = write_set(tmp_path / "set", jwk(keys["RS256"], kid="r"), jwk(OTHER, kid="o", alg="HS512"))
+    path = write_set(tmp_path / "set", jwk(keys["RS256"], kid="r"),
+                     jwk(OTHER, kid="o", alg="HS512"))
     server = make_server(jwt_algorithms="RS256,HS512", jwt_jwks_file=path, jwt_secret_file=None)
 
     def mint(*arguments):

@@ -57,8 +57,9 @@ const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 }
 
 bool conn_authenticated(struct conn *c, const struct token_claims *claims, struct resume *resume,
-                        struct filter *filter)
+                        struct filter *filter, bool is_lower)
 {
+    (void)is_lower;
     (void)c;
     (void)claims;
     memset(&resume_seen, 0, sizeof(resume_seen));

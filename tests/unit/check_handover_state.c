@@ -37,7 +37,7 @@ static struct handover_device sample(void)
         .queue = text_span_of("queue"), .filter = text_span_of("filter"),
         .resume = text_span_of("resume"), .left_out = text_span_of("left"),
         .held = text_span_of("held"), .lag = text_span_of("lag"),
-        .refreshes = text_span_of("refreshes")};
+        .refreshes = text_span_of("refreshes"), .jti = text_span_of("jti")};
 }
 
 static bool is(struct text_span a, struct text_span b)
@@ -69,7 +69,7 @@ START_TEST(a_connection_comes_out_as_it_was)
     ck_assert(d.is_mid_frame && d.is_unix && d.is_echo && !d.is_admin);
     ck_assert(is(d.input, s.input) && is(d.queue, s.queue) && is(d.filter, s.filter));
     ck_assert(is(d.resume, s.resume) && is(d.left_out, s.left_out) && is(d.held, s.held));
-    ck_assert(is(d.lag, s.lag) && is(d.refreshes, s.refreshes));
+    ck_assert(is(d.lag, s.lag) && is(d.refreshes, s.refreshes) && is(d.jti, s.jti));
 }
 END_TEST
 

@@ -58,6 +58,24 @@ START_TEST(a_kick_names_a_user_and_nothing_else)
 }
 END_TEST
 
+START_TEST(a_revocation_names_a_token_and_nothing_else)
+{
+    struct inquiry q = {.ask = INQUIRY_REVOKE, .number = 5}, back;
+    strcpy(q.instance, "ab");
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "i", 1), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "u", 1, "", 0), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "", 0, "", 0), -EINVAL);
+    ck_assert_int_eq(inquiry_set(&q, "", 0, "j-1", 3), 0);
+    inquiry_write_request(&b, &q);
+    ck_assert_str_eq(b.data, "{\"v\":1,\"ask\":\"revoke\",\"instance\":\"ab\",\"worker\":0,"
+                             "\"request\":\"5\",\"id\":\"j-1\"}");
+    ck_assert_int_eq(inquiry_read_request(b.data, b.len, &back), 0);
+    ck_assert_mem_eq(&q, &back, sizeof(q));
+    for (size_t len = 0; len < b.len; len++)
+        ck_assert_int_eq(inquiry_read_request(b.data, len, &back), -EINVAL);
+}
+END_TEST
+
 START_TEST(a_showing_names_a_user_or_a_connection)
 {
     struct inquiry q = {.ask = INQUIRY_SHOW};
@@ -271,6 +289,7 @@ int main(void)
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, a_question_comes_back_as_it_was_asked);
     tcase_add_test(c, a_kick_names_a_user_and_nothing_else);
+    tcase_add_test(c, a_revocation_names_a_token_and_nothing_else);
     tcase_add_test(c, a_showing_names_a_user_or_a_connection);
     tcase_add_test(c, text_is_taken_within_its_bounds);
     tcase_add_test(c, a_question_cut_short_anywhere_is_none);

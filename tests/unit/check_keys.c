@@ -108,6 +108,21 @@ START_TEST(expanding_and_matching_are_inverse)
 }
 END_TEST
 
+START_TEST(a_token_s_key_has_its_jti_exactly_once)
+{
+    struct text_buf out = {0};
+    ck_assert(keys_is_jti_template("denylist:{jti}"));
+    ck_assert(keys_is_jti_template("{{jti}}:{user_id}"));
+    ck_assert(!keys_is_jti_template(""));
+    ck_assert(!keys_is_jti_template("denylist"));
+    ck_assert(!keys_is_jti_template("{jti}{jti}"));
+    keys_expand_jti(&out, "a:{jti}:b", "x\0{jti}", 7);
+    ck_assert_uint_eq(out.len, 11);
+    ck_assert_mem_eq(out.data, "a:x\0{jti}:b", 11);
+    text_buf_free(&out);
+}
+END_TEST
+
 START_TEST(user_ids_are_short_utf8_without_control_characters)
 {
     char longest[KEYS_USER_ID_MAX_BYTES + 1];
@@ -142,6 +157,7 @@ int main(void)
     tcase_add_test(tc, a_template_has_the_user_exactly_once);
     tcase_add_test(tc, a_channel_is_matched_from_both_ends);
     tcase_add_test(tc, expanding_and_matching_are_inverse);
+    tcase_add_test(tc, a_token_s_key_has_its_jti_exactly_once);
     tcase_add_test(tc, user_ids_are_short_utf8_without_control_characters);
     Suite *s = suite_create("keys");
     suite_add_tcase(s, tc);

@@ -470,6 +470,8 @@ START_TEST(values_of_the_wrong_form_are_refused_with_what_is_right)
     assert_refused("--origins=https://a.org/", "--origins: \"https://a.org/\": an origin is "
                                                "scheme://host[:port] without a path\n");
     assert_refused("--origins=*", "--origins: \"*\": leave origins empty to allow all\n");
+    assert_refused("--denylist-key=denylist", "--denylist-key: \"denylist\" must hold {jti} "
+                                              "exactly once, or be empty\n");
     assert_refused("--user-channel=ws:user", "--user-channel: \"ws:user\" must hold {user_id} "
                                              "exactly once\n");
     assert_refused("--broadcast-channel=", "--broadcast-channel: must not be empty\n");
