@@ -321,6 +321,18 @@ size_t token_keys_jwks_count(const struct token_keys *k)
     return k->jwks.count;
 }
 
+static int note_readable(struct token_keys *k, const char *path)
+{
+    struct stat st;
+    bool has_secret = false;
+    for (size_t i = 0; i < k->jwks.count; i++)
+        has_secret |= k->jwks.keys[i].kind == TOKEN_KEY_HMAC;
+    if (!has_secret || stat(path, &st) < 0 || !(st.st_mode & S_IROTH))
+        return 0;
+    return note(k, "jwt-jwks-file: holds secrets and can be read by every user of this machine "
+                   "(chmod o-r)");
+}
+
 static int load_set(struct token_keys *k, const struct options *opt,
                     const struct token_reason *why)
 {
@@ -330,6 +342,8 @@ static int load_set(struct token_keys *k, const struct options *opt,
         return r;
     r = token_keys_take_jwks(k, text, why->text, why->cap);
     token_jwks_free(text);
+    if (r == 0 && (r = note_readable(k, opt->jwt_jwks_file)) < 0)
+        token_fail(why, r, "jwt-jwks-file: no memory");
     return r;
 }
 

@@ -175,6 +175,10 @@ static void add_connection(struct text_buf *b, struct text_span connection)
         add_device(b, device);
     text_adds(b, "\ntoken       ends ");
     add_time(b, connection, "token_expires_at", "never");
+    if (ctl_has(connection, "token_id")) {
+        text_adds(b, ", id ");
+        add_member(b, connection, "token_id");
+    }
     add_close(b, connection);
     text_addc(b, '\n');
 }

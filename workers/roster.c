@@ -7,6 +7,7 @@
 
 #include "shared/clock.h"
 #include "shared/closes.h"
+#include "workers/admission.h"
 #include "workers/conn.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
@@ -129,6 +130,7 @@ void roster_write(const struct conn *c, struct text_buf *out)
 {
     char id[CONN_ID_BYTES];
     const struct user *u = c->device.user;
+    struct text_span jti = admission_jti(c);
     text_addf(out, "{\"id\":\"%s\",\"worker\":%u,\"user\":", conn_id(c, id),
               c->worker->start->slot);
     if (u)
@@ -144,6 +146,11 @@ void roster_write(const struct conn *c, struct text_buf *out)
     add_moment(c, out, "last_read_at", c->last_read_ms);
     add_moment(c, out, "ping_sent_at", c->ping_sent_ms);
     add_time(out, "token_expires_at", c->token_expires_ms * 1000);
+    text_adds(out, ",\"token_id\":");
+    if (jti.len)
+        text_add_json(out, jti.ptr, jti.len);
+    else
+        text_adds(out, "null");
     add_number(out, "received_bytes", c->received_bytes);
     add_number(out, "sent_bytes", c->outq.written);
     add_number(out, "acknowledged_bytes", fate_acked_bytes(c));

@@ -9,6 +9,7 @@
  *  "address": "unix", "loopback", "private", "public" or "unknown", "tls": bool,
  *  "admin": bool, "compression": bool, "opened_at", "last_read_at",
  *  "ping_sent_at": null unless a pong is awaited, "token_expires_at": with jwt-leeway; null: never,
+ *  "token_id": the jti, null when it cannot be revoked by it,
  *  "received_bytes", "sent_bytes", "acknowledged_bytes": by the client's TCP,
  *  "queued_bytes", "blocked": bool (the kernel takes no more),
  *  "device": null or {"state": "attaching", "repairing", "live", "lag": null or

@@ -86,6 +86,17 @@ async def test_http_requests_are_refused_too(redis, server, user, jti):
             assert answer.json["message"] == "Authentication failed: revoked"
 
 
+async def test_show_tells_what_to_revoke(server, user, jti):
+    async with await Client.attach(server, token_text=token(user, jti=jti)) as c:
+        shown = ctl(server, "show", harness.connection(c))
+        assert shown.returncode == 0 and (", id %s\n" % jti) in shown.stdout
+        shown = ctl(server, "show", "--json", harness.connection(c))
+        assert json.loads(shown.stdout)["token_id"] == jti
+    async with await Client.attach(server, user) as c:
+        shown = ctl(server, "show", "--json", harness.connection(c))
+        assert json.loads(shown.stdout)["token_id"] is None
+
+
 async def test_a_fresh_token_in_a_frame_is_looked_up(redis, server, user, jti):
     deny(redis, jti)
     async with await Client.attach(server, user) as c:
@@ -168,15 +179,25 @@ async def test_a_reload_takes_the_id_along(redis, make_server, user, jti):
     assert await c.closed() == REVOKED
 
 
+@pytest.mark.parametrize("how", ["hung", "gone"])
 async def test_while_redis_is_away_connections_go_on_and_are_looked_up_then(
-        make_server, make_redis, user, jti):
-    redis = make_redis()
+        make_server, make_redis, user, jti, how):
+    redis = make_redis(appendonly=True, arguments=["--appendfsync", "always"])
     server = make_server(redis, denylist_interval="off")
+    store(redis, user, message(user=user))
     deny(redis, jti)
-    redis.pause()
+    if how == "hung":
+        redis.pause()
+    else:
+        redis.kill()
+        server.wait_log("w0 redis-down link=command")
+        server.wait_log("w1 redis-down link=command")
     c = await Client.open(server, token_text=token(user, jti=jti))
     assert (await c.command("ping"))["type"] == "pong"
-    redis.resume()
+    if how == "hung":
+        redis.resume()
+    else:
+        redis.restart()
     assert await c.closed() == AUTH
     assert [m["type"] for m in c.seen if m["type"] != "pong"] == []
 
