@@ -18,6 +18,7 @@ START_TEST(rows_have_the_codes_of_the_protocol)
         {CLOSE_CLIENT, 0, "client"},       {CLOSE_NO_PONG, 0, "no_pong"},
         {CLOSE_SHUTDOWN, 1001, "shutdown"}, {CLOSE_PROTOCOL, 1002, "protocol"},
         {CLOSE_BINARY, 1003, "binary"},    {CLOSE_UTF8, 1007, "utf8"},
+        {CLOSE_DEFLATE, 1007, "deflate"},
         {CLOSE_RATE, 1008, "rate"},        {CLOSE_TOO_BIG, 1009, "too_big"},
         {CLOSE_INTERNAL, 1011, "internal"}, {CLOSE_RESTART, 1012, "restart"},
         {CLOSE_OVERLOAD, 1013, "overload"}, {CLOSE_AUTH, 4001, "auth"},
