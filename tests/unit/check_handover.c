@@ -216,6 +216,25 @@ START_TEST(of_another_version_it_is_closed_with_1012_and_the_next_one_is_taken)
 }
 END_TEST
 
+START_TEST(with_a_window_that_cannot_be_it_is_closed_with_1012)
+{
+    static const uint8_t bits[] = {1, 7, 16, 255};
+    struct text_buf body = {0};
+    struct handover_device d = quiet();
+    unsigned char bytes[64];
+    int n = 0;
+    d.deflate_bits = bits[_i];
+    begin_taking();
+    handover_device_encode(&d, &body);
+    say(HANDOVER_ALONE, &body, connection());
+    unit_run_until(n || (n = heard(bytes, sizeof(bytes))));
+    ck_assert_int_gt(n, 4);
+    ck_assert_mem_eq(bytes, "\x88\x0c\x03\xf4restarting", 14);
+    ck_assert_uint_eq(counter(CTR_handover_refused), 1);
+    text_buf_free(&body);
+}
+END_TEST
+
 START_TEST(in_the_middle_of_a_frame_no_close_frame_is_sent)
 {
     struct text_buf body = {0};
@@ -439,6 +458,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_connection_comes_and_is_served);
     tcase_add_test(t, of_another_version_it_is_closed_with_1012_and_the_next_one_is_taken);
+    tcase_add_loop_test(t, with_a_window_that_cannot_be_it_is_closed_with_1012, 0, 4);
     tcase_add_test(t, in_the_middle_of_a_frame_no_close_frame_is_sent);
     tcase_add_test(t, damaged_states_end_one_connection_each);
     tcase_add_test(t, a_record_that_is_none_ends_the_link_only);
