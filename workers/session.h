@@ -22,7 +22,7 @@
 #include "workers/hub.h"
 
 #define RESUME_SEEN_MAX 32
-#define SESSION_BROADCASTS_MAX 64 /* that wait for the end of the turn, or of a walk */
+#define SESSION_BROADCASTS_MAX 256 /* that wait for the end of the turn, or of a walk */
 
 /* Where a device wants to go on: query parameters or the auth frame. */
 struct resume {

@@ -17,7 +17,7 @@
  * (session_settle). What came when a walk began is over when it ends; what came later is, for those
  * that were met before, a matter of the next walk.
  */
-#define SLICE_US 4000
+#define SLICE_US 2000
 #define CLOCK_EVERY 16     /* connections */
 #define BYTES_MAX (1 << 20) /* that wait; beyond, a walk goes on to its end */
 

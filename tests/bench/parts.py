@@ -1,0 +1,211 @@
+"""Measurements of Belfry alone: what one table of servers beside each other cannot show.
+
+Each part is a function of a Place that returns figures by name; whole.py runs them, tables.py
+writes what they found. Several runs of one kind are kept one by one.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import time
+import urllib.request
+
+import peers
+
+BIG = 50000      # connections of the parts that need several workers
+BIG_WORKERS = 4  # a process opens 20,000 files here
+HELD = 100000
+HELD_WORKERS = 7
+INCOMING_RATE = 2000
+FIRST_OTHER = 1000000  # users of a second crowd
+
+
+class Belfry(peers.Belfry):
+    """With its metrics at hand."""
+
+    def __init__(self, place, workers=1):
+        super().__init__(place)
+        self.workers = workers
+        self.metrics_port = 0
+
+    def command(self, scenario):
+        command = super().command(scenario)
+        self.metrics_port = peers.free_port()
+        config = self.place.directory / "belfry.conf"
+        config.write_text(config.read_text()
+                          + f"metrics-listen = 127.0.0.1:{self.metrics_port}\n")
+        return command
+
+    def turns(self):
+        """upper bound in seconds -> turns of the loop that took at most so long, all workers"""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        text = urllib.request.urlopen(url, timeout=30).read().decode()
+        found = {}
+        for bound, count in re.findall(
+                r'^belfry_instance_loop_turn_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M):
+            found[float(bound)] = int(count)
+        return found
+
+
+def command_of(place, server, mode, options, is_meek=False):
+    """is_meek: the others on that processor come first."""
+    before, after = server.bench_options(mode)
+    return place.pinned(place.client_cpu, [
+        *(["nice", "-n", "19"] if is_meek else []), os.environ["BELFRY_BENCH"], f"--redis-url=unix://{place.redis_socket}",
+        f"--jwt-secret-file={place.secret}", *before, mode, f"--pid={server.process.pid}", "--json",
+        "--limit=60", *options, *after])
+
+
+def finish(process, what):
+    out, _ = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"{what}: not good: {out.decode()}")
+    return json.loads(out)
+
+
+def start(place, server, mode, options, **how):
+    return subprocess.Popen(command_of(place, server, mode, options, **how),
+                            stdout=subprocess.PIPE)
+
+
+class Running:
+    """Redis and a server, for one run."""
+
+    def __init__(self, place, server, mode):
+        self.place, self.server, self.mode = place, server, mode
+
+    def __enter__(self):
+        self.place.start_redis()
+        try:
+            self.server.start(self.mode)
+        except Exception:
+            self.__exit__()
+            raise
+        return self.server
+
+    def __exit__(self, *_):
+        self.server.stop()
+        self.place.stop_redis()
+
+
+def run(place, server, mode, options):
+    with Running(place, server, mode):
+        return finish(start(place, server, mode, options), f"{server.name} {mode} {options}")
+
+
+def dropped_syns():
+    """How many found a listening queue full, since this machine runs."""
+    names, values = pathlib.Path("/proc/net/netstat").read_text().splitlines()[:2]
+    return int(dict(zip(names.split(), values.split()))["ListenOverflows"])
+
+
+# ---- the parts ----------------------------------------------------------------------------------
+
+
+def memory(place, rounds):
+    """Idle connections of one worker, and as many as several hold."""
+    del rounds
+    held = Belfry(place, HELD_WORKERS)
+    return {
+        "one worker": [run(place, Belfry(place), "idle", ["--connections=15000", "--seconds=5"])],
+        "held": [run(place, held, "idle", [f"--connections={HELD}", "--seconds=5"])],
+    }
+
+
+def storms(place, rounds):
+    found = {}
+    for connections in (5000, 15000):
+        runs = found[f"{connections}"] = []
+        for _ in range(rounds):
+            before = dropped_syns()
+            runs.append(run(place, Belfry(place), "storm", [f"--connections={connections}"]))
+            runs[-1]["syns_dropped"] = dropped_syns() - before
+    return found
+
+
+def incoming(place, rounds):
+    """Latency of those who are connected, alone and while others come in."""
+    connected = ["--connections=2000", "--rate=2000", "--messages=10000"]
+    others = ["--connections=10000", f"--first-user={FIRST_OTHER}",
+              f"--connect-rate={INCOMING_RATE}", "--seconds=1"]
+    found = {"quiet": [], "incoming": [], "others": []}
+    for _ in range(rounds):
+        found["quiet"].append(run(place, Belfry(place), "unicast", connected))
+        server = Belfry(place)
+        with Running(place, server, "unicast"):
+            first = start(place, server, "unicast", connected)
+            second = start(place, server, "idle", others)
+            found["incoming"].append(finish(first, "incoming"))
+            found["others"].append(finish(second, "others"))
+    return found
+
+
+def flatness(place, rounds):
+    """What a delivery costs by workers and connections; the floor beside it, where it can."""
+    found = {}
+    for workers, connections in ((1, 1000), (1, 5000), (1, 15000), (2, 5000), (4, 5000),
+                                 (4, 20000), (4, BIG)):
+        options = [f"--connections={connections}", f"--messages={max(10, 200000 // connections)}"]
+        servers = [Belfry(place, workers)]
+        if workers == 1:
+            servers.append(peers.Floor(place))
+        for server in servers:
+            runs = found[f"{server.name}, {workers}, {connections}"] = []
+            for _ in range(rounds):
+                runs.append(run(place, server, "broadcast", options))
+    return found
+
+
+def turns_between(before, after):
+    return {str(bound): after[bound] - before.get(bound, 0) for bound in after}
+
+
+def many(place, rounds):
+    """50,000 held by several workers: how long turns of the loop take while nothing but what is
+    periodic happens (pings, statistics, scrapes), and how long messages to users wait while
+    broadcasts go to all. The crowd's processor is the listeners', too, so it is to stand back."""
+    del rounds
+    server = Belfry(place, BIG_WORKERS)
+    found = {}
+    with Running(place, server, "idle"):
+        crowd = start(place, server, "broadcast",
+                      [f"--connections={BIG}", "--rate=1", "--messages=10", "--warmup=0",
+                       "--limit=120"], is_meek=True)
+        wait_for_clients(server, BIG)
+        before = server.turns()
+        time.sleep(1)
+        listeners = start(place, server, "unicast",
+                          ["--connections=200", f"--first-user={FIRST_OTHER}", "--rate=1000",
+                           "--messages=8000"])
+        found["unicast while broadcasts"] = [finish(listeners, "listeners")]
+        found["broadcasts"] = [finish(crowd, "broadcasts")]
+        found["turns while broadcasts"] = [turns_between(before, server.turns())]
+    with Running(place, server, "idle"):
+        crowd = start(place, server, "idle",
+                      [f"--connections={BIG}", "--seconds=30", "--limit=120"], is_meek=True)
+        wait_for_clients(server, BIG)
+        time.sleep(1)
+        before = server.turns()
+        for _ in range(28):  # more than the interval of pings
+            time.sleep(1)
+            server.turns()
+        found["turns while idle"] = [turns_between(before, server.turns())]
+        found["idle"] = [finish(crowd, "idle")]
+    return found
+
+
+def wait_for_clients(server, count, limit_s=120):
+    until = time.monotonic() + limit_s
+    url = f"http://127.0.0.1:{server.port}/ws/health"
+    while time.monotonic() < until:
+        health = json.loads(urllib.request.urlopen(url, timeout=30).read())
+        if health["total_connections"] >= count:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{count} clients are not there in time")
+
+
+ALL = {"memory": memory, "storms": storms, "incoming": incoming, "flatness": flatness,
+       "many": many}
