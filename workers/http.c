@@ -321,11 +321,27 @@ size_t http_held_bytes(const struct http *h)
 
 /* ---- feeding ---- */
 
+/* How many bytes are nothing special in the middle of a line: nearly all of a request. */
+static size_t plain_run(const char *bytes, size_t len)
+{
+    size_t n = 0;
+    while (n < len && (unsigned char)bytes[n] >= 0x20 && bytes[n] != 0x7f)
+        n++;
+    return n;
+}
+
 /* Looks at bytes of the head before llhttp does, which tolerates more, and not the same in each of
  * its versions. Returns how many belong to the head, or -1. */
 static ptrdiff_t scan_head(struct http *h, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
+        size_t run = h->line_bytes > 0 && h->last != '\r' ? plain_run(bytes + i, len - i) : 0;
+        if (run > 0) {
+            h->line_bytes += run;
+            h->last = bytes[i + run - 1];
+            i += run - 1;
+            continue;
+        }
         char c = bytes[i];
         if ((c == '\n') != (h->last == '\r'))
             return -1; /* neither alone */
