@@ -20,10 +20,10 @@
 #define IOV_MAX_ITEMS 64
 #define WRITE_ROUNDS 4           /* sendmsg calls for one connection in one turn */
 #define FLUSH_ROUNDS 4           /* walks over those that were marked meanwhile */
-#define FLUSH_US 8000            /* one turn's time for them; the rest is the next turn's */
+#define FLUSH_US 4000            /* one turn's time for them; the rest is the next turn's */
 #define CLOCK_EVERY 32           /* connections */
 #define REAP_MAX 512             /* freed in one turn: 10 us each, most of it close() */
-#define READ_US 6000             /* one turn's time for what clients say, but handshakes */
+#define READ_US 4000             /* one turn's time for what clients say, but handshakes */
 #define READ_CLOCK_EVERY 16      /* connections */
 #define ADMIT_US 3000            /* one turn's time for handshakes */
 #define ADMIT_LESS_US 500        /* the same while more wait to be accepted */

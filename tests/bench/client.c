@@ -43,10 +43,11 @@ void client_request(const struct client *c, const struct bench *b, struct text_b
     text_adds(out, "GET ");
     bench_expand(out, b->path, c->token, user);
     uint32_t last_seq = c->streams[STREAM_STORED].last_seq;
+    char mark = strchr(b->path, '?') ? '&' : '?';
     if (c->is_resuming && c->last_id[0])
-        text_addf(out, "&last_id=%s", c->last_id);
+        text_addf(out, "%clast_id=%s", mark, c->last_id);
     else if (c->is_resuming && last_seq > 0)
-        text_addf(out, "&last_id=%" PRIu32 "-%s-%" PRIu32, b->run, user, last_seq);
+        text_addf(out, "%clast_id=%" PRIu32 "-%s-%" PRIu32, mark, b->run, user, last_seq);
     text_addf(out,
               " HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " KEY "\r\n",

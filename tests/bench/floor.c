@@ -7,7 +7,9 @@
  * messages, and leaves in one send(). Nothing else: no token, no check, no list, no limits. What a
  * socket does not take is a lost connection.
  *
- * usage: floor PORT REDIS-SOCKET [--join=N] [--users]
+ * --workers=N: N processes, each with a listening socket of its own (SO_REUSEPORT).
+ *
+ * usage: floor PORT REDIS-SOCKET [--join=N] [--users] [--workers=N]
  */
 #include "config.h"
 
@@ -20,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -43,7 +46,7 @@ static int open_fds[CLIENTS_MAX];
 static int place_of[CLIENTS_MAX + 64];          /* in open_fds */
 static int open_count;
 static int by_user[CLIENTS_MAX + 64];           /* descriptor; 0: nobody */
-static int epoll_fd, redis_fd, join = 1;
+static int epoll_fd, redis_fd, join = 1, workers = 1;
 static int with_users;
 static char redis_buffer[BUFFER_BYTES], out[BUFFER_BYTES];
 static size_t redis_len, out_len;
@@ -261,6 +264,7 @@ static int open_listener(int port)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
     if (bind(fd, (struct sockaddr *)&at, sizeof(at)) != 0 || listen(fd, 65535) != 0)
         die("listen");
     return fd;
@@ -273,19 +277,40 @@ static void watch(int fd)
         die("epoll_ctl");
 }
 
+static void read_options(int argc, char **argv)
+{
+    for (int i = 3; i < argc; i++) {
+        if (sscanf(argv[i], "--join=%d", &join) == 1)
+            join = join < 1 ? 1 : join > JOIN_MAX ? JOIN_MAX : join;
+        with_users |= !strcmp(argv[i], "--users");
+        (void)sscanf(argv[i], "--workers=%d", &workers);
+    }
+}
+
+/* The others end with the first. */
+static void fork_others(void)
+{
+    for (int i = 1; i < workers; i++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            die("fork");
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            return;
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
     struct rlimit files;
     if (argc < 3) {
-        fputs("usage: floor PORT REDIS-SOCKET [--join=N] [--users]\n", stderr);
+        fputs("usage: floor PORT REDIS-SOCKET [--join=N] [--users] [--workers=N]\n", stderr);
         return 2;
     }
-    for (int i = 3; i < argc; i++) {
-        if (sscanf(argv[i], "--join=%d", &join) == 1)
-            join = join < 1 ? 1 : join > JOIN_MAX ? JOIN_MAX : join;
-        with_users |= !strcmp(argv[i], "--users");
-    }
+    read_options(argc, argv);
+    fork_others();
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);

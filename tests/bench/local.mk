@@ -25,10 +25,14 @@ bench_support = \
     tests/bench/baseline.txt \
     tests/bench/bench.py \
     tests/bench/callgrind.py \
+    tests/bench/churn.py \
+    tests/bench/parts.py \
     tests/bench/peer_ws.js \
     tests/bench/peers.py \
     tests/bench/reload.py \
-    tests/bench/run
+    tests/bench/run \
+    tests/bench/tables.py \
+    tests/bench/whole.py
 
 EXTRA_DIST += $(bench_support)
 
@@ -52,4 +56,10 @@ bench-callgrind: $(bench_programs)
 # make bench-reload BENCH_OPTIONS='--connections 500 --peers belfry'.
 bench-reload: belfryd tests/bench/belfry-bench
 	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/reload.py $(BENCH_OPTIONS)
-.PHONY: bench bench-quick bench-callgrind bench-reload
+# Everything, in about 20 minutes, and from it the tables of RESULTS.md and README.md.
+bench-whole: $(bench_programs)
+	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/whole.py $(BENCH_OPTIONS)
+# Whether memory stays where it was, in half an hour: make bench-churn BENCH_OPTIONS='--seconds 600'.
+bench-churn: $(bench_programs)
+	@$(bench_environment) PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(top_srcdir)/tests/bench/churn.py $(BENCH_OPTIONS)
+.PHONY: bench bench-quick bench-callgrind bench-reload bench-whole bench-churn

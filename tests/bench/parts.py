@@ -15,11 +15,13 @@ import urllib.request
 import peers
 
 BIG = 50000      # connections of the parts that need several workers
-BIG_WORKERS = 4  # a process opens 20,000 files here
+BIG_WORKERS = 3  # a process opens 20,000 files here
 HELD = 100000
 HELD_WORKERS = 7
 INCOMING_RATE = 2000
 FIRST_OTHER = 1000000  # users of a second crowd
+# (workers, connections)
+FLATNESS = ((1, 1000), (1, 5000), (1, 15000), (2, 5000), (4, 5000), (4, 20000), (4, BIG))
 
 
 class Belfry(peers.Belfry):
@@ -143,18 +145,16 @@ def incoming(place, rounds):
 
 
 def flatness(place, rounds):
-    """What a delivery costs by workers and connections; the floor beside it, where it can."""
+    """What a delivery costs by workers and connections, beside a floor with as many processes."""
     found = {}
-    for workers, connections in ((1, 1000), (1, 5000), (1, 15000), (2, 5000), (4, 5000),
-                                 (4, 20000), (4, BIG)):
-        options = [f"--connections={connections}", f"--messages={max(10, 200000 // connections)}"]
-        servers = [Belfry(place, workers)]
-        if workers == 1:
-            servers.append(peers.Floor(place))
-        for server in servers:
-            runs = found[f"{server.name}, {workers}, {connections}"] = []
-            for _ in range(rounds):
-                runs.append(run(place, server, "broadcast", options))
+    floor = peers.Floor(place)
+    for workers, connections in FLATNESS:
+        options = [f"--connections={connections}", f"--messages={max(10, 400000 // connections)}"]
+        floor.workers = workers
+        for _ in range(rounds):
+            for server in (floor, Belfry(place, workers)):
+                found.setdefault(f"{server.name}, {workers}, {connections}", []).append(
+                    run(place, server, "broadcast", options))
     return found
 
 

@@ -113,10 +113,12 @@ class Peer:
 class Floor(Peer):
     name = "floor"
     about = "accept, handshake, epoll, one send() of a prebuilt frame for a message and connection"
+    workers = 1
 
     def command(self, scenario):
         users = ["--users"] if scenario in ("unicast", "rate", "storm", "idle") else []
-        return [os.environ["BENCH_FLOOR"], str(self.port), str(self.place.redis_socket), *users]
+        return [os.environ["BENCH_FLOOR"], str(self.port), str(self.place.redis_socket),
+                f"--workers={self.workers}", *users]
 
 
 class JoiningFloor(Floor):

@@ -1,0 +1,265 @@
+"""Writes the tables of RESULTS.md and README.md from the JSON file of whole.py, and nothing else:
+between a line <!-- bench: NAME --> and <!-- end of bench: NAME --> stands what it makes.
+
+    tests/bench/tables.py bench-whole.json
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+
+import bench
+import parts
+import peers
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+README = HERE.parent.parent / "README.md"
+
+STORM_BARS = {"5000": 0.6, "15000": 2.0}
+INCOMING_BAR = 2.0
+FLAT_BAR = 5  # per cent
+SLICED_BAR = 25  # ms
+STALL_BAR = 0.02  # s
+MEMORY_BAR = 800  # bytes
+MILLION = 1000000
+
+
+def median_of(runs, figure, factor=1.0):
+    return statistics.median(run[figure] * factor for run in runs)
+
+
+def spread(runs, figure, factor, decimals):
+    return bench.spread([run[figure] * factor for run in runs], decimals)
+
+
+def verdict(what, value, bar, unit, decimals=2):
+    held = "holds" if value <= bar else "MISSED"
+    return f"- {what}: {value:.{decimals}f}{unit}, bar {bar:g}{unit}: {held}"
+
+
+def table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|---" * len(head) + "|",
+            *("| " + " | ".join(map(str, row)) + " |" for row in rows)]
+
+
+def rounds_of(result):
+    """As bench.py has them: (peer, scenario) -> run"""
+    return [{tuple(key.rsplit(": ", 1)): run for key, run in figures.items()}
+            for figures in result["table"]["rounds"]]
+
+
+def measured(rounds):
+    return [kind for kind in peers.ALL
+            if any(run and key[0] == kind.name for figures in rounds
+                   for key, run in figures.items())]
+
+
+# ---- RESULTS.md ---------------------------------------------------------------------------------
+
+
+def servers(result):
+    rounds = rounds_of(result)
+    chosen = measured(rounds)
+    lines = [f"{result['table']['connections']:,} connections of as many users, 200-byte JSON: "
+             "median (lowest–highest), × ratio to the floor of the same round. CPU time of all the "
+             "server's processes.", "", *bench.table(rounds, chosen), "", *bench.bars(rounds)]
+    return [*lines, "", *(f"- {kind.name}: {kind.about}" for kind in chosen)]
+
+
+def storms(result):
+    rows, bars = [], []
+    for connections, runs in result["storms"].items():
+        rows.append([f"{int(connections):,}", spread(runs, "back_s", 1, 2),
+                     spread(runs, "back_p50_us", 1e-6, 2),
+                     spread(runs, "cpu_us_per_return", 1, 1),
+                     spread(runs, "syns_dropped", 1, 0)])
+        bars.append(verdict(f"{int(connections):,} back", median_of(runs, "back_s"),
+                            STORM_BARS[connections], " s"))
+    return ["## All dropped at once", "",
+            "One worker; they come back with their last id, and are live when the subscription is "
+            "confirmed and the list read; 1,000 messages are stored and published meanwhile. "
+            "Nothing was lost or came twice.", "",
+            *table(["connections", "all back, s", "half of them, s", "CPU each, µs",
+                    "SYNs that found the queue full"], rows), "", *bars]
+
+
+def incoming(result):
+    part = result["incoming"]
+    rows = [[name, spread(part[key], "latency_p50_us", 1e-3, 2),
+             spread(part[key], "latency_p99_us", 1e-3, 2)]
+            for name, key in (("nobody", "quiet"), (f"{parts.INCOMING_RATE:,}", "incoming"))]
+    ratio = median_of(part["incoming"], "latency_p99_us") / median_of(part["quiet"],
+                                                                      "latency_p99_us")
+    return ["## While others come in", "",
+            "2,000 connected clients, 2,000 messages a second; one worker.", "",
+            *table(["come in each second", "p50, ms", "p99, ms"], rows), "",
+            verdict("p99 while others come in, times the quiet one", ratio, INCOMING_BAR, "")]
+
+
+def flatness(result):
+    rows, ratios = [], []
+    for workers, connections in parts.FLATNESS:
+        both = [result["flatness"][f"{name}, {workers}, {connections}"]
+                for name in ("floor", "Belfry")]
+        ratios.append(statistics.median(
+            mine["cpu_us_per_delivery"] / floor["cpu_us_per_delivery"]
+            for floor, mine in zip(*both)))
+        rows.append([workers, f"{connections:,}",
+                     *(spread(runs, "cpu_us_per_delivery", 1, 2) for runs in both),
+                     f"×{ratios[-1]:.2f}"])
+    width = (max(ratios) / min(ratios) - 1) * 100
+    return ["## By workers and connections", "",
+            "CPU for each delivery of a broadcast, one at a time. The more sockets, the less of "
+            "the kernel's part is in a cache: the floor, which does nothing but send, grows as "
+            "much, so it is the ratio that is held against the bar.", "",
+            *table(["workers", "connections", "floor, µs", "Belfry, µs", "ratio"], rows), "",
+            verdict("highest ratio above the lowest", width, FLAT_BAR, " %", 1)]
+
+
+def longest(turns):
+    """The bound below which all turns are."""
+    count = max(turns.values())
+    return min(float(bound) for bound, n in turns.items() if n == count)
+
+
+def turns_row(what, turns):
+    below = {float(bound): n for bound, n in turns.items()}
+    return [what, f"{max(below.values()):,}",
+            *(f"{below[bound]:,}" for bound in (0.001, 0.005, 0.01, 0.02)),
+            f"{longest(turns) * 1e3:g} ms"]
+
+
+def many(result):
+    part = result["many"]
+    idle, busy = part["turns while idle"][0], part["turns while broadcasts"][0]
+    listeners = part["unicast while broadcasts"][0]
+    return [f"## {parts.BIG:,} connections, {parts.BIG_WORKERS} workers on one processor", "",
+            "How many turns of the loops took at most so long by the clock; where workers share a "
+            "processor, a turn may be interrupted by another's.", "",
+            *table(["", "turns", "≤ 1 ms", "≤ 5 ms", "≤ 10 ms", "≤ 20 ms", "all"],
+                   [turns_row("28 s idle: pings, statistics, a scrape a second", idle),
+                    turns_row("a broadcast to all each second", busy)]), "",
+            "200 other clients were sent 1,000 messages a second during the broadcasts: p50 "
+            f"{listeners['latency_p50_us'] / 1e3:.1f} ms, p99 "
+            f"{listeners['latency_p99_us'] / 1e3:.1f} ms, longest "
+            f"{listeners['latency_max_us'] / 1e3:.0f} ms.", "",
+            verdict("longest turn while idle", longest(idle) * 1e3, STALL_BAR * 1e3, " ms", 0),
+            verdict("p99 to users during broadcasts", listeners["latency_p99_us"] / 1e3,
+                    SLICED_BAR, " ms", 1)]
+
+
+def memory(result):
+    rows = []
+    for key, workers in (("one worker", 1), ("held", parts.HELD_WORKERS)):
+        run = result["memory"][key][0]
+        rows.append([workers, f"{run['connections']:,.0f}",
+                     f"{run['pss_bytes_per_connection_held'] / 1e3:.2f}",
+                     f"{run.get('slab_bytes_per_connection_both_ends', 0) / 1e3:.1f}",
+                     f"{run['cpu_us_per_connect']:.0f}", f"{run['connect_s']:.1f}",
+                     f"{run['cpu_percent']:.2f}"])
+    one = result["memory"]["one worker"][0]["pss_bytes_per_connection_held"]
+    return ["## Idle connections of as many users", "",
+            *table(["workers", "connections", "processes, kB each", "kernel's slab, both ends, kB",
+                    "CPU of a connect, µs", "all live, s", "CPU while held, %"], rows), "",
+            verdict("memory of an idle connection", one / 1e3, MEMORY_BAR / 1e3, " kB")]
+
+
+def callgrind(result):
+    return ["## Instructions", "",
+            "Of Belfry's own processes, by `make bench-callgrind` (200 connections; 300 for the "
+            "last):", "", *table(["", "instructions"], [
+                [name, f"{count:,}"] for name, count in result["callgrind"].items()])]
+
+
+def conditions(result):
+    failed = f" Not good, and left out: {', '.join(result['failed'])}." if result["failed"] else ""
+    return [f"One run of `make bench-whole`, {result['day']}, {result['minutes']:.0f} minutes; "
+            f"load of the machine before it {result['load_before']:.1f}.{failed}", "",
+            *result["machine"]]
+
+
+def results(result):
+    lines = conditions(result)
+    for name, section in (("table", servers), ("storms", storms), ("incoming", incoming),
+                          ("flatness", flatness), ("many", many), ("memory", memory),
+                          ("callgrind", callgrind)):
+        if result.get(name):
+            lines += ["", *section(result)]
+    return lines
+
+
+# ---- README.md ----------------------------------------------------------------------------------
+
+
+def ratio_cell(rounds, peer, column):
+    floor = bench.BARS[column][1]
+    ratios = bench.ratios_of(rounds, peer, column, floor)
+    if not ratios:
+        return "–"
+    if peer == floor:
+        base = [value for _, value in bench.values_of(rounds, floor, column)]
+        return f"1 ({statistics.median(base):.2g} µs)"
+    ratio = statistics.median(ratios)
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def figure_cell(rounds, peer, column, unit, decimals):
+    values = [value for _, value in bench.values_of(rounds, peer, column)]
+    return f"{statistics.median(values):.{decimals}f}{unit}" if values else "–"
+
+
+def cost(result):
+    rounds = rounds_of(result)
+    rows = []
+    for kind in measured(rounds):
+        rows.append([kind.name,
+                     *(ratio_cell(rounds, kind.name, c) for c in ("one", "window", "unicast")),
+                     figure_cell(rounds, kind.name, "memory", " kB", 2),
+                     figure_cell(rounds, kind.name, "connect", " µs", 0),
+                     figure_cell(rounds, kind.name, "back", " s", 2)])
+    return table(["", "broadcast, one at a time", "broadcast, 64 in flight",
+                  "unicast, 1,000 in flight", "memory of an idle client", "CPU of a connect",
+                  "all back after a drop"], rows)
+
+
+def million(result):
+    run = result["memory"]["held"][0]
+    kernel = run.get("slab_bytes_per_connection_both_ends", 0) / 2
+    rows = [[f"{run['connections']:,.0f}, measured",
+             f"{run['pss_bytes_per_connection_held'] * run['connections'] / 1e6:.0f} MB",
+             f"{kernel * run['connections'] / 1e6:.0f} MB",
+             f"{run['connect_s']:.0f} s",
+             f"{run['cpu_us_per_connect'] * run['connections'] / 1e6:.0f} s"],
+            [f"{MILLION:,}, by that",
+             f"{run['pss_bytes_per_connection_held'] * MILLION / 1e9:.1f} GB",
+             f"{kernel * MILLION / 1e9:.1f} GB", "–",
+             f"{run['cpu_us_per_connect'] * MILLION / 1e6:.0f} s"]]
+    return table(["connections", "Belfry's processes", "kernel, the server's half",
+                  "all live after", "processor time to connect all"], rows)
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def put(path, name, lines):
+    text = path.read_text()
+    begin, end = f"<!-- bench: {name} -->\n", f"<!-- end of bench: {name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise RuntimeError(f"{path}: no place for {name}")
+    head, rest = text.split(begin)
+    path.write_text(head + begin + "\n".join(["", *lines, "", ""]) + end + rest.split(end)[1])
+    print(f"{path}: {name}", file=sys.stderr)
+
+
+def write(result):
+    put(RESULTS, "results", results(result))
+    if result.get("table"):
+        put(README, "cost", cost(result))
+    if result.get("memory"):
+        put(README, "million", million(result))
+
+
+if __name__ == "__main__":
+    write(json.loads(pathlib.Path(sys.argv[1]).read_text()))
