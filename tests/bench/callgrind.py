@@ -23,7 +23,7 @@ import peers
 
 CONNECTIONS = 200
 BASELINE = pathlib.Path(__file__).resolve().parent / "baseline.txt"
-TOLERANCE = 1.06  # how turns and reads fall together moves a figure by some per cent
+TOLERANCE = 1.06  # how turns, slices and reads fall together moves a figure by some per cent
 
 # name: (mode, connections, options, messages of the two runs); no messages: connections are
 # counted, the second run has twice as many.
