@@ -63,6 +63,7 @@ struct conns *conns_new(struct worker *w)
     s->worker = w;
     s->flush_tail = &s->flush_head;
     s->arrivals_tail = &s->arrivals;
+    s->read_until_us = INT64_MAX;
     find_descriptors(s);
     s->proxies = proxies_new(&w->opt->trusted_proxies);
     s->http_limits = (struct http_limits){(size_t)w->opt->max_header_size,

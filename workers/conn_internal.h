@@ -33,7 +33,7 @@ struct conns {
     struct conn *arrivals;   /* handshakes that wait: accepted and not watched, or readable */
     struct conn **arrivals_tail;
     size_t arrival_count;
-    int64_t read_until_us;   /* monotonic: this turn's time for reading */
+    int64_t read_until_us;   /* monotonic: this turn's time for reading; 0: it is over */
     unsigned reads;          /* callbacks in this turn */
     bool expects_more;       /* conns_expect_more */
     struct conn *reap;
