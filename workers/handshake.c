@@ -54,7 +54,11 @@ void handshake_accept_key(struct text_span key, char out[29])
     memcpy(text, key.ptr, len);
     memcpy(text + len, guid, sizeof guid - 1);
     out[0] = 0;
-    if (EVP_Digest(text, len + sizeof guid - 1, digest, NULL, EVP_sha1(), NULL))
+    /* EVP_sha1() would be looked up in OpenSSL's providers for each handshake. */
+    static EVP_MD *sha1;
+    if (!sha1)
+        sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
+    if (sha1 && EVP_Digest(text, len + sizeof guid - 1, digest, NULL, sha1, NULL))
         EVP_EncodeBlock((unsigned char *)out, digest, SHA1_BYTES);
 }
 
