@@ -27,6 +27,7 @@
  * reader wait there by the megabyte, cannot be conflated, and a ping stands behind them all. */
 #define UNSENT_BYTES 262144
 #define TIDY_CONNECTIONS 1000 /* fewer leave nothing behind that is worth a walk over the heap */
+#define TIDY_TIMES 20         /* in a row; some always leave */
 #define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
 #define DESCRIPTORS_OWN 32  /* of these, for what is no connection: Redis, the log, epoll ... */
 
@@ -115,14 +116,22 @@ size_t conns_count(const struct conns *s)
     return s->count;
 }
 
+/* Again as long as they leave: as long as one of the five that share a page is here, the page stays.
+ */
 void conns_tidy(struct conns *s)
 {
+    size_t left = s->left;
+    s->left = 0;
     if (s->most < TIDY_CONNECTIONS || s->count > s->most / 2)
         return;
-    s->most = s->count;
 #ifdef __GLIBC__
-    malloc_trim(0);
+    if (left)
+        malloc_trim(0);
 #endif
+    if (!left || ++s->trims == TIDY_TIMES) {
+        s->most = s->count;
+        s->trims = 0;
+    }
 }
 
 bool conns_has_room(const struct conns *s)
@@ -418,6 +427,7 @@ void conn_destroy(struct conn *c)
     else
         s->all = c->all_next;
     s->count--;
+    s->left++;
     counters_dec(CTR_connections);
     conn_leave_early(c);
     if (c->is_counted_address)

@@ -23,6 +23,8 @@ struct conns {
     struct conn *walk;       /* the next of conns_walk */
     size_t count;
     size_t most;             /* there were since memory was given back */
+    size_t left;             /* since conns_tidy was called last */
+    unsigned trims;          /* in a row */
     size_t room;             /* descriptors for connections before WebSockets are refused */
     size_t descriptors;      /* for connections of any kind */
     struct conn *early_first, *early_last;

@@ -8,10 +8,12 @@ import json
 import pathlib
 import statistics
 import sys
+import types
 
 import bench
 import parts
 import peers
+import reload
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
@@ -166,6 +168,24 @@ def memory(result):
             verdict("memory of an idle connection", one / 1e3, MEMORY_BAR / 1e3, " kB")]
 
 
+def reloads(result):
+    about = {kind.name: kind.about for kind in reload.ALL}
+    rows = [(types.SimpleNamespace(name=name), found)
+            for name, found in result["reloads"].items()]
+    lines = ["`make bench-reload`, in the same run: 5,000 connections of as many users, 4 workers, 4 broadcasts a "
+             "second to all, 200 messages a second to users, half of them stored. Belfry: HUP, "
+             "USR2, HUP, USR2, HUP; Nchan: `nginx -s reload` three times. Silence: the longest "
+             "that any connection heard nothing; 250 ms lie between two broadcasts. Away: the "
+             "longest from being closed until a client was back. Latency: p50 / p99 / max, the "
+             "worst of all times that something was done. CPU more: of all the server's "
+             "processes, than the traffic alone costs.", "", *reload.summary_table(rows), "",
+             *(f"- {peer.name}: {about.get(peer.name, '')}" for peer, _ in rows)]
+    for peer, found in rows:
+        if peer.name == "Belfry":
+            lines += ["", "Belfry, phase by phase:", "", *reload.phase_table(found)]
+    return lines
+
+
 def callgrind(result):
     return ["## Instructions", "",
             "Of Belfry's own processes, by `make bench-callgrind` (200 connections; 300 for the "
@@ -224,6 +244,17 @@ def cost(result):
                   "all back after a drop"], rows)
 
 
+def deploy(result):
+    rows = []
+    for name, found in result["reloads"].items():
+        phases = found["phases"]
+        rows.append([name, f"{found['closed']:,}", f"{found['lost']:,}",
+                     f"{reload.worst(phases[2:], 'silence_ms') / 1e3:.2f} s",
+                     f"{reload.between(reload.acts(phases), 'took_s')} s"])
+    return table(["", "connections closed", "deliveries lost", "longest silence", "each took"],
+                 rows)
+
+
 def million(result):
     run = result["memory"]["held"][0]
     kernel = run.get("slab_bytes_per_connection_both_ends", 0) / 2
@@ -257,6 +288,9 @@ def write(result):
     put(RESULTS, "results", results(result))
     if result.get("table"):
         put(README, "cost", cost(result))
+    if result.get("reloads"):
+        put(RESULTS, "reloads", reloads(result))
+        put(README, "deploy", deploy(result))
     if result.get("memory"):
         put(README, "million", million(result))
 

@@ -1,6 +1,7 @@
 """Measures everything, keeps it in one JSON file, and writes the tables from that file.
 
-All figures of RESULTS.md and of README's table are of one run of this: none is copied by hand.
+All figures between marks in RESULTS.md and README.md are of one run of this: none is copied by
+hand.
 Takes about 20 minutes, on a machine that has nothing else to do.
 """
 
@@ -30,7 +31,7 @@ def parse_arguments():
     parser.add_argument("--peer-rounds", type=int, default=2, help="of the others")
     parser.add_argument("--part-rounds", type=int, default=3, help="of the parts")
     parser.add_argument("--connections", type=int, default=5000)
-    parser.add_argument("--only", default="table,callgrind," + ",".join(parts.ALL))
+    parser.add_argument("--only", default="table,reloads,callgrind," + ",".join(parts.ALL))
     parser.add_argument("--no-tables", action="store_true", help="only measure")
     return parser.parse_args()
 
@@ -44,6 +45,14 @@ def table_of(arguments, directory):
          f"--json={raw}"], stdout=subprocess.DEVNULL, check=False)
     return {"connections": arguments.connections, "is_good": done.returncode == 0,
             "rounds": json.loads(raw.read_text())}
+
+
+def reloads(directory):
+    """Reloads and upgrades under traffic, Belfry's and Nchan's: name -> what reload.py found."""
+    raw = directory / "reloads.json"
+    subprocess.run([sys.executable, HERE / "reload.py", f"--json={raw}"],
+                   stdout=subprocess.DEVNULL, check=False)
+    return json.loads(raw.read_text())
 
 
 def callgrind():
@@ -72,6 +81,9 @@ def measure(arguments, directory, into):
         except (RuntimeError, OSError) as error:
             say(f"{name}: {error}")
             into["failed"].append(name)
+    if "reloads" in wanted:
+        say("reloads")
+        into["reloads"] = reloads(directory)
     if "callgrind" in wanted:
         say("callgrind")
         into["callgrind"] = callgrind()
