@@ -116,8 +116,7 @@ size_t conns_count(const struct conns *s)
     return s->count;
 }
 
-/* Again as long as they leave: as long as one of the five that share a page is here, the page stays.
- */
+/* Again while they leave: a page stays as long as one of the five that share it is here. */
 void conns_tidy(struct conns *s)
 {
     size_t left = s->left;
