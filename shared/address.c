@@ -197,6 +197,12 @@ bool address_is_local(const struct address *a)
     return ntohl(in.sin_addr.s_addr) >> 24 == 127;
 }
 
+/* Everything else in the structure was zeroed by the setters. */
+static bool is_same(const struct address *a, const struct address *b)
+{
+    return a->len == b->len && !memcmp(&a->storage, &b->storage, a->len);
+}
+
 bool address_equal(const struct address *a, const struct address *b)
 {
     if (a->is_unix != b->is_unix)
@@ -208,11 +214,8 @@ bool address_equal(const struct address *a, const struct address *b)
     struct address any;
     address_any_v4(a->port, &any);
     if (a->is_dual && b->storage.ss_family == AF_INET)
-        return address_equal(b, &any);
+        return is_same(b, &any);
     if (b->is_dual && a->storage.ss_family == AF_INET)
-        return address_equal(a, &any);
-    if (a->storage.ss_family != b->storage.ss_family)
-        return false;
-    /* Everything else in the structure was zeroed by the setters. */
-    return a->len == b->len && !memcmp(&a->storage, &b->storage, a->len);
+        return is_same(a, &any);
+    return is_same(a, b);
 }

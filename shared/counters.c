@@ -254,13 +254,12 @@ void counters_write_totals(const struct counters *c, struct text_buf *out)
 }
 
 /* Where a total of this name is kept; NULL: this version has none. */
-static uint64_t *find_earlier(struct counters *c, const char *name, size_t len)
+static uint64_t *find_earlier(struct counters *c, struct text_span name)
 {
-    if (len == strlen(RESTARTS_NAME) && !memcmp(name, RESTARTS_NAME, len))
+    if (text_span_eq(name, RESTARTS_NAME))
         return &c->head->earlier_restarts;
     for (int i = 0; i < COUNTERS; i++)
-        if (counters_table[i].kind == COUNTER_TOTAL &&
-            !strncmp(counters_table[i].name, name, len) && !counters_table[i].name[len])
+        if (counters_table[i].kind == COUNTER_TOTAL && text_span_eq(name, counters_table[i].name))
             return &c->head->earlier[i];
     return NULL;
 }
@@ -271,9 +270,12 @@ void counters_take_earlier(struct counters *c, struct text_span lines)
     while (at < end) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         const char *blank = memchr(at, ' ', (size_t)((stop ? stop : end) - at));
-        uint64_t *to = blank && stop ? find_earlier(c, at, (size_t)(blank - at)) : NULL;
-        uint64_t value = to ? strtoull(blank + 1, NULL, 10) : 0; /* ends at the line's end */
-        if (to && value > *to)
+        struct text_span name = {at, blank ? (size_t)(blank - at) : 0};
+        uint64_t *to = blank && stop ? find_earlier(c, name) : NULL;
+        /* A digit, for strtoull would look for one behind the line's end. */
+        bool is_number = to && blank[1] >= '0' && blank[1] <= '9';
+        uint64_t value = is_number ? strtoull(blank + 1, NULL, 10) : 0; /* ends at the line's end */
+        if (is_number && value > *to)
             __atomic_store_n(to, value, __ATOMIC_RELAXED);
         if (!stop)
             return;

@@ -397,8 +397,10 @@ enum json_kind json_kind(struct text_span value)
 
 static unsigned hex4(const unsigned char *p)
 {
-    return (unsigned)(hex_digit(p[0]) << 12 | hex_digit(p[1]) << 8 | hex_digit(p[2]) << 4 |
-                      hex_digit(p[3]));
+    unsigned value = 0;
+    for (int i = 0; i < 4; i++)
+        value = value << 4 | (unsigned)hex_digit(p[i]); /* checked before to be digits */
+    return value;
 }
 
 static size_t utf8_encode(unsigned c, unsigned char out[4])

@@ -110,6 +110,15 @@ int64_t unpack_i64(struct unpack *in)
     return (int64_t)unpack(in, 8);
 }
 
+int64_t unpack_time(struct unpack *in)
+{
+    int64_t t = unpack_i64(in);
+    if (t >= 0 && t <= PACK_TIME_MAX)
+        return t;
+    in->is_bad = true;
+    return 0;
+}
+
 struct text_span unpack_bytes(struct unpack *in)
 {
     size_t len = unpack_u32(in);

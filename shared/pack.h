@@ -34,6 +34,10 @@ uint8_t unpack_u8(struct unpack *in);
 uint32_t unpack_u32(struct unpack *in);
 uint64_t unpack_u64(struct unpack *in);
 int64_t unpack_i64(struct unpack *in);
+/* A time, of whatever clock and unit: negative or above PACK_TIME_MAX is bad, and 0, so that what
+ * is added to it or taken from it does not overflow. */
+#define PACK_TIME_MAX (INT64_C(1) << 60)
+int64_t unpack_time(struct unpack *in);
 struct text_span unpack_bytes(struct unpack *in); /* points into the input */
 size_t unpack_left(const struct unpack *in);
 /* A count of things of at least that many bytes each: more than can follow is bad, and 0. */

@@ -36,8 +36,7 @@ long long ctl_number_of(struct text_span object, const char *name)
     if (json_find(object, name, &value) && value.len < sizeof(text)) {
         memcpy(text, value.ptr, value.len);
         text[value.len] = '\0';
-        if (sscanf(text, "%lld", &n) != 1)
-            n = 0;
+        n = strtoll(text, NULL, 10);
     }
     return n;
 }

@@ -70,11 +70,10 @@ static int take_start(struct master *m, const struct ipc_message *message)
 static int take_listener(struct master *m, struct ipc_message *message)
 {
     struct listener_record record;
-    int fd = ipc_take_fd(message);
-    if (fd < 0 || !read_body(message, &record, sizeof(record)))
-        return -EPROTO;
-    int error = listeners_add(m->source.inherited, fd, &record);
-    if (error)
+    int fd = ipc_take_fd(message), error = -EPROTO;
+    if (fd >= 0 && read_body(message, &record, sizeof(record)))
+        error = listeners_add(m->source.inherited, fd, &record);
+    if (error && fd >= 0)
         close(fd);
     return error;
 }

@@ -37,7 +37,7 @@ static int close_others(const struct worker_start *s)
         return -errno;
     const struct dirent *entry;
     while ((entry = readdir(dir))) {
-        int fd = atoi(entry->d_name);
+        int fd = (int)strtol(entry->d_name, NULL, 10);
         if (*entry->d_name != '.' && fd != dirfd(dir) && !is_kept(s, fd))
             close(fd);
     }

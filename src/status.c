@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -77,8 +78,9 @@ static unsigned long long resident_bytes(pid_t pid)
     int fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
         return 0;
-    if (read(fd, text, sizeof(text) - 1) > 0 && sscanf(text, "%*u %llu", &pages) != 1)
-        pages = 0;
+    const char *second = read(fd, text, sizeof(text) - 1) > 0 ? strchr(text, ' ') : NULL;
+    if (second)
+        pages = strtoull(second, NULL, 10);
     close(fd);
     return pages * (unsigned long long)sysconf(_SC_PAGESIZE);
 }

@@ -137,12 +137,14 @@ static int restore(struct conn *c, const struct handover_device *d)
 /* What is a session's, with a user or (before its auth frame) without. */
 static int restore_session(struct conn *c, const struct handover_device *d, struct expected *e)
 {
+    /* Who has a user has shown its token and wants no echo; who has none is still to show it, or
+     * wants that. Anything else would end up with two users, or leave one without saying so. */
+    if (d->conn_state != (e || c->is_echo ? CONN_OPEN : CONN_AUTH) || (e && c->is_echo))
+        return -EBADMSG;
     if (e)
         return session_adopt(e, &c->device, d);
     if (c->is_echo)
         return 0;
-    if (c->state != CONN_AUTH)
-        return -EBADMSG;
     struct resume *resume = NULL;
     int error = filter_restore(d->filter, &c->device.filter);
     if (!error)

@@ -60,7 +60,7 @@ int handover_device_decode(struct text_span bytes, struct handover_device *out)
 #define GET(x) x = unpack_u64(&in);
     WORDS(&d, GET)
 #undef GET
-#define GET(x) x = unpack_i64(&in);
+#define GET(x) x = unpack_time(&in);
     TIMES(&d, GET)
 #undef GET
     d.rate_spent = unpack_u32(&in);

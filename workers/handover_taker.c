@@ -130,7 +130,7 @@ static int expect(struct source *s, struct text_span body)
     uint32_t number = unpack_u32(&in);
     struct text_span marker = unpack_bytes(&in);
     uint32_t count = unpack_count(&in, 4);
-    if (in.is_bad || marker.len >= HANDOVER_MARKER_BYTES)
+    if (in.is_bad || !marker.len || marker.len >= HANDOVER_MARKER_BYTES)
         return -EBADMSG;
     struct batch *b = calloc(1, sizeof(*b) + count * sizeof(b->places[0]));
     if (!b)

@@ -331,9 +331,10 @@ static size_t plain_run(const char *bytes, size_t len)
 }
 
 /* Looks at bytes of the head before llhttp does, which tolerates more, and not the same in each of
- * its versions. Returns how many belong to the head, or -1. */
-static ptrdiff_t scan_head(struct http *h, const char *bytes, size_t len)
+ * its versions. Returns how many belong to the head and are good; *is_bad: the next one is not. */
+static size_t scan_head(struct http *h, const char *bytes, size_t len, bool *is_bad)
 {
+    *is_bad = true;
     for (size_t i = 0; i < len; i++) {
         size_t run = h->line_bytes > 0 && h->last != '\r' ? plain_run(bytes + i, len - i) : 0;
         if (run > 0) {
@@ -344,24 +345,26 @@ static ptrdiff_t scan_head(struct http *h, const char *bytes, size_t len)
         }
         char c = bytes[i];
         if ((c == '\n') != (h->last == '\r'))
-            return -1; /* neither alone */
+            return i; /* neither alone */
         if (c == '\n' && h->line_bytes == 0 && h->is_started) {
             h->is_head_scanned = true;
-            return (ptrdiff_t)i + 1;
+            *is_bad = false;
+            return i + 1;
         }
         if (c == '\n') {
             h->line_bytes = 0;
         } else if (c != '\r') {
             if (((unsigned char)c < 0x20 && c != '\t') || c == 0x7f)
-                return -1;
+                return i;
             if (h->line_bytes == 0 && (c == ' ' || c == '\t'))
-                return -1; /* a folded header, or blanks before the method */
+                return i; /* a folded header, or blanks before the method */
             h->line_bytes++;
             h->is_started = true;
         }
         h->last = c;
     }
-    return (ptrdiff_t)len;
+    *is_bad = false;
+    return len;
 }
 
 static int status_of_error(const struct http *h, llhttp_errno_t error)
@@ -400,13 +403,15 @@ static int parse(struct http *h, const char *bytes, size_t len, size_t *used)
 static int feed_head(struct http *h, const char *bytes, size_t len, size_t *used)
 {
     size_t room = h->limits.max_head_bytes - h->head_bytes;
-    ptrdiff_t n = scan_head(h, bytes, len < room ? len : room);
-    if (n < 0)
-        return -400;
-    h->head_bytes += (size_t)n;
-    int result = parse(h, bytes, (size_t)n, used);
+    bool is_bad;
+    size_t n = scan_head(h, bytes, len < room ? len : room, &is_bad);
+    h->head_bytes += n;
+    /* What stands before a bad byte is judged first, as if that had not come yet. */
+    int result = n > 0 ? parse(h, bytes, n, used) : 0;
     if (result != 0)
         return result;
+    if (is_bad)
+        return -400;
     if (h->is_head_scanned && !h->is_head_parsed) /* HTTP/2's preface goes on behind it */
         return h->parser.method == HTTP_PRI ? -505 : -400;
     if (h->is_head_scanned)

@@ -25,15 +25,17 @@ static long long stop(struct rest *r, bool is_cut)
 static long long take_number(struct rest *r, char type)
 {
     long long value = 0;
-    const char *p = r->ptr, *first = p + 1;
+    const char *p = r->ptr, *first;
     if (!p)
         return 0;
     if (p == r->end || *p != type)
         return stop(r, p == r->end);
-    for (p = first; p < r->end && *p >= '0' && *p <= '9' && p - first < DIGITS_MAX; p++)
+    for (first = ++p; p < r->end && *p >= '0' && *p <= '9' && p - first < DIGITS_MAX; p++)
         value = value * 10 + (*p - '0');
     if (r->end - p < 2)
         return stop(r, p == r->end || (*p == '\r' && p > first));
+    if (*first == '0' && p - first > 1) /* hiredis takes no leading zeros */
+        return stop(r, false);
     if (p == first || p[0] != '\r' || p[1] != '\n')
         return stop(r, false);
     r->ptr = p + 2;

@@ -293,7 +293,7 @@ int recent_restore(struct recent **out, size_t limit, struct text_span saved)
     }
     for (uint32_t n = unpack_count(&in, 16); !error && n; n--) {
         uint64_t id = unpack_u64(&in);
-        error = window_add(r, id, unpack_i64(&in));
+        error = window_add(r, id, unpack_time(&in));
     }
     if (!error && !unpack_is_done(&in))
         error = -EBADMSG;

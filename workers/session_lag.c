@@ -651,7 +651,7 @@ static int restore(struct lag *lag, struct unpack *in)
     lag->forgotten = unpack_u64(in);
     lag->first_stored = unpack_u64(in);
     lag->last_stored = unpack_u64(in);
-    lag->since_us = unpack_i64(in);
+    lag->since_us = unpack_time(in);
     lag->had_count = unpack_count(in, 8);
     lag->had = malloc((lag->had_count + 1) * sizeof(*lag->had));
     for (size_t i = 0; lag->had && i < lag->had_count; i++)

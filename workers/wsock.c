@@ -421,7 +421,10 @@ static int begin_frame(struct wsock *w)
     if (begins)
         begin_message(w);
     int error = eat_header(w, begins && w->is_deflated);
-    /* wslay looks at single frames when it does not buffer, and at none before its first byte. */
+    /* wslay looks at single frames when it does not buffer, and at none before its first byte: what
+     * makes it refuse a frame by its header is told by then, so that none of that is ever saved. */
+    if (!w->is_done && !is_control && !(w->head[1] & IS_MASKED))
+        fail(w, CLOSE_PROTOCOL);
     if (!w->is_done && w->left > limit_of(w) - w->message.len)
         fail(w, CLOSE_TOO_BIG);
     return error;

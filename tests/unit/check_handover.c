@@ -358,6 +358,25 @@ static void check_is_closed_with_4003(void)
     ck_assert_uint_eq(bytes[2] << 8 | bytes[3], 4003);
 }
 
+START_TEST(a_user_comes_with_neither_an_echo_nor_an_auth_frame_to_come)
+{
+    struct text_buf body = {0};
+    begin_taking();
+    expect(&body, "alice");
+    begin_user(&body, 0);
+    for (uint64_t i = 0; i < 2; i++) {
+        struct handover_device d = quiet();
+        d.is_echo = i == 0;
+        d.conn_state = i == 0 ? CONN_OPEN : CONN_AUTH;
+        handover_device_encode(&d, &body);
+        say(HANDOVER_DEVICE, &body, connection());
+        unit_run_until(counter(CTR_handover_refused) == i + 1);
+    }
+    ck_assert_uint_eq(counter(CTR_handover_taken), 1);
+    text_buf_free(&body);
+}
+END_TEST
+
 START_TEST(a_kick_meets_who_is_on_the_way)
 {
     struct text_buf body = {0};
@@ -463,6 +482,7 @@ int main(void)
     tcase_add_test(t, damaged_states_end_one_connection_each);
     tcase_add_test(t, a_record_that_is_none_ends_the_link_only);
     tcase_add_test(t, a_giver_that_ends_in_the_middle_leaves_what_it_gave_and_no_ghosts);
+    tcase_add_test(t, a_user_comes_with_neither_an_echo_nor_an_auth_frame_to_come);
     tcase_add_loop_test(t, a_kick_meets_who_is_on_the_way, 0, 2);
     tcase_add_test(t, a_kick_meets_who_has_come_and_waits_for_the_marker);
     tcase_add_loop_test(t, a_kick_meets_nobody_else_and_nobody_who_connected_since, 0, 2);

@@ -30,7 +30,7 @@ static struct handover_device sample(void)
     return (struct handover_device){
         .serial = 1, .received_bytes = 2, .sent_bytes = 3, .address = {{4}},
         .ping_taken_bytes = 5, .opened_ms = 6, .last_read_ms = 7, .ping_sent_ms = 8,
-        .phase_until_ms = 9, .rate_at_ms = 10, .token_expires_ms = -11, .rate_spent = 12,
+        .phase_until_ms = 9, .rate_at_ms = 10, .token_expires_ms = 11, .rate_spent = 12,
         .conn_state = 13, .device_state = 14, .overflows = 15, .deflate_bits = 16,
         .is_mid_frame = true,
         .is_unix = true, .is_echo = true, .input = text_span_of("input"),
@@ -133,6 +133,18 @@ START_TEST(of_another_version_only_the_beginning_is_understood)
 }
 END_TEST
 
+START_TEST(times_that_cannot_be_counted_with_are_refused)
+{
+    for (int i = 0; i < 2; i++) {
+        struct handover_device s = sample();
+        *(i ? &s.token_expires_ms : &s.opened_ms) = i ? INT64_MAX : -1;
+        text_buf_reset(&out);
+        handover_device_encode(&s, &out);
+        ck_assert_int_eq(handover_device_decode(all(), &d), -EBADMSG);
+    }
+}
+END_TEST
+
 START_TEST(where_a_device_wants_to_go_on_moves_along)
 {
     struct resume *r = NULL, wish = {.has_last_id = true, .last_id = 7, .seen_count = 2,
@@ -177,6 +189,7 @@ int main(void)
     tcase_add_test(t, cut_short_it_is_refused_and_in_doubt_no_close_frame_is_sent);
     tcase_add_test(t, damaged_bits_do_no_harm);
     tcase_add_test(t, of_another_version_only_the_beginning_is_understood);
+    tcase_add_test(t, times_that_cannot_be_counted_with_are_refused);
     tcase_add_test(t, where_a_device_wants_to_go_on_moves_along);
     tcase_add_test(t, more_seen_ids_than_there_can_be_are_refused);
     suite_add_tcase(s, t);

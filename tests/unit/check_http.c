@@ -308,6 +308,7 @@ START_TEST(unknown_methods_and_versions_are_told_apart)
     refused("GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505);
     refused("GET / HTTP/3.0\r\nHost: h\r\n\r\n", 505);
     refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
+    refused("BREW / HTTP/1.1\r\nHost: h\r\nA: \x01\r\n\r\n", 405); /* by what came first */
 }
 END_TEST
 

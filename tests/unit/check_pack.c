@@ -91,6 +91,19 @@ START_TEST(a_count_that_cannot_be_true_is_bad)
 }
 END_TEST
 
+START_TEST(a_time_is_neither_negative_nor_beyond_all_clocks)
+{
+    const int64_t times[] = {0, PACK_TIME_MAX, -1, PACK_TIME_MAX + 1, INT64_MIN};
+    for (int i = 0; i < 5; i++) {
+        text_buf_reset(&out);
+        pack_i64(&out, times[i]);
+        struct unpack in = unpack_first(out.len);
+        ck_assert_int_eq(unpack_time(&in), i < 2 ? times[i] : 0);
+        ck_assert(in.is_bad == (i >= 2));
+    }
+}
+END_TEST
+
 START_TEST(nothing_unpacks_to_nothing)
 {
     struct unpack in = unpack_of((struct text_span){NULL, 0});
@@ -108,6 +121,7 @@ int main(void)
     tcase_add_test(t, what_was_packed_comes_out_as_it_was);
     tcase_add_test(t, what_is_cut_short_is_bad_and_reads_as_nothing_from_there_on);
     tcase_add_test(t, a_count_that_cannot_be_true_is_bad);
+    tcase_add_test(t, a_time_is_neither_negative_nor_beyond_all_clocks);
     tcase_add_test(t, nothing_unpacks_to_nothing);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

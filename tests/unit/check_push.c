@@ -80,6 +80,8 @@ static const char *const others[] = {
     "*3\r\n$1\r\na\r\n$9999999999\r\nb\r\n",
     "*3\r\n$70000\r\na",
     "x",
+    "*3\r\n$1\r\na\r\n$1\r\nb\r\n$01\r\nc\r\n", /* hiredis refuses it */
+    "*3\r\n$1\r\na\r\n$1\r\nb\r\n:007\r\n",
     "*3\n$1\na\n$1\nb\n$1\nc\n    ",
     "$1\r\na\r\n*3\r\n$1\r\na\r\n$1\r\nb\r\n:1\r\n",
 };

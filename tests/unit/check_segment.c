@@ -132,6 +132,10 @@ START_TEST(totals_of_another_version_come_by_name_and_never_go_back)
     take(&c, "acks 10\nunknown_row 5\nrestarts 3\nwebsockets 9\n");
     ck_assert_uint_eq(counters_sum(&c, CTR_acks), 12);
     ck_assert_uint_eq(counters_restarts(&c), 3);
+    take(&c, "acks \n99\nacks -1\n"); /* no number, and what is below it is none of its line's */
+    static const char with_nul[] = "acks\0 and so on, longer than the longest name of all 99\n";
+    counters_take_earlier(&c, (struct text_span){with_nul, sizeof(with_nul) - 1});
+    ck_assert_uint_eq(counters_sum(&c, CTR_acks), 12);
     ck_assert_uint_eq(counters_sum(&c, CTR_websockets), 0); /* a gauge is of now */
     take(&c, "acks 8\n");
     ck_assert_uint_eq(counters_sum(&c, CTR_acks), 12);
