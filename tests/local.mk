@@ -163,6 +163,7 @@ test_support = \
     tests/e2e/processes.py \
     tests/e2e/run \
     tests/e2e/tap_report.py \
+    tests/e2e/valgrind \
     tests/e2e/waiting.py \
     tests/example_emit.c \
     tests/lint/lib.sh \
@@ -242,6 +243,12 @@ MODEL_SECONDS = 60
 model: tests/model/model
 	tests/model/model --seconds=$(MODEL_SECONDS)
 .PHONY: model
+
+# --- static analysis ----------------------------------------------------------------------------
+include tests/analyze/local.mk
+
+# --- fuzzing ------------------------------------------------------------------------------------
+include tests/fuzz/local.mk
 
 # --- a bare Debian ------------------------------------------------------------------------------
 # make check-chroot DIST=bookworm|trixie: the two commands in a fresh minimal system (root only).

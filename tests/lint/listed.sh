@@ -13,7 +13,7 @@ lint()
     for file in tests/*.c tests/*/*.[ch] tests/e2e/*.py tests/lint/*.sh man/*.[1-9]; do
         [ -f "$file" ] || continue
         name=$file
-        case $file in tests/unit/check_*.c) name=${file%.c} ;; esac
+        case $file in tests/unit/check_*.c | tests/fuzz/fuzz_*.c) name=${file%.c} ;; esac
         cat tests/local.mk tests/*/local.mk man/local.mk 2>/dev/null |
             grep -qE "(^|[[:space:]])$name([[:space:]]|\$)" ||
             echo "$file: not in local.mk"

@@ -3,7 +3,8 @@
 
 lint()
 {
-    for file in quickstart .ci/run etc/*.sh tests/chroot tests/*/run tests/lint/*.sh; do
+    for file in quickstart .ci/run etc/*.sh tests/chroot tests/*/run tests/e2e/valgrind \
+        tests/fuzz/coverage tests/fuzz/minimize tests/lint/*.sh; do
         [ -f "$file" ] || continue
         case $(head -n 1 "$file") in
         '#!/bin/bash') bash -n "$file" 2>&1 ;;
