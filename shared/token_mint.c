@@ -44,8 +44,9 @@ static int put_claim(cJSON *root, const struct token_claim_path *path, cJSON *va
 static int fill_claims(const struct token_keys *k, const struct token_request *what,
                        int64_t now_ms, cJSON *root)
 {
-    double iat = (double)(now_ms / 1000), exp = (double)((now_ms + what->ttl_ms + 999) / 1000);
-    if (!cJSON_AddNumberToObject(root, "iat", iat) || !cJSON_AddNumberToObject(root, "exp", exp))
+    int64_t iat_s = now_ms / 1000, exp_s = (now_ms + what->ttl_ms + 999) / 1000;
+    if (!cJSON_AddNumberToObject(root, "iat", (double)iat_s) ||
+        !cJSON_AddNumberToObject(root, "exp", (double)exp_s))
         return -ENOMEM;
     if (k->issuer[0] && !cJSON_AddStringToObject(root, "iss", k->issuer))
         return -ENOMEM;

@@ -35,6 +35,12 @@ static struct worker_start start;
 static struct conn conn;
 static struct user *user;
 
+int64_t worker_now_ms(const struct worker *w)
+{
+    (void)w;
+    return 10000;
+}
+
 void conn_send_text(struct conn *c, const char *text, size_t len)
 {
     (void)c;
@@ -62,10 +68,10 @@ const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 }
 
 bool conn_authenticated(struct conn *c, const struct token_claims *claims, struct resume *resume,
-                        struct filter *filter)
+                        struct filter *filter, bool is_lower)
 {
     struct text_buf out = {0};
-    (void)claims;
+    (void)claims, (void)is_lower;
     filter_json(filter, &out);
     FUZZ_CHECK(json_scan_array(out.data, out.len, NULL, NULL) == JSON_OK);
     FUZZ_CHECK(!resume || resume->seen_count <= RESUME_SEEN_MAX);

@@ -139,7 +139,7 @@ static void say_pieces(struct fuzz_input *in)
     d.phase_until_ms = is_wild ? (int64_t)fuzz_number(in, 8) : 0;
     d.rate_at_ms = is_wild ? (int64_t)fuzz_number(in, 8) : FUZZ_START_MS;
     d.token_expires_ms = is_wild ? (int64_t)fuzz_number(in, 8) : 0;
-    d.rate_tokens = (uint32_t)fuzz_number(in, is_wild ? 4 : 1);
+    d.rate_spent = (uint32_t)fuzz_number(in, is_wild ? 4 : 1);
     d.conn_state = flags & 2 ? CONN_AUTH : CONN_OPEN;
     d.device_state = fuzz_u8(in);
     d.overflows = fuzz_u8(in);

@@ -13,6 +13,8 @@
 
 #include "workers/push.h"
 
+#define MAX_PAYLOAD 100
+
 static bool is_string(const redisReply *r, struct text_span is)
 {
     return r->type == REDIS_REPLY_STRING && fuzz_same((struct text_span){r->str, r->len}, is);
@@ -43,14 +45,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *bytes = fuzz_copy((struct text_span){(const char *)data, size});
     struct push p, again;
-    size_t at = 0, used;
-    while (at < size && (used = push_read(bytes + at, size - at, &p)) > 0) {
-        FUZZ_CHECK(used <= size - at);
-        compare(bytes + at, used, &p);
-        for (size_t cut = used > 20 ? used - 20 : 0; cut < used; cut++)
-            FUZZ_CHECK(push_read(bytes + at, cut, &again) == 0);
-        at += used;
+    size_t at = 0;
+    while (at < size && push_read(bytes + at, size - at, MAX_PAYLOAD, &p) == PUSH_WHOLE) {
+        FUZZ_CHECK(p.size <= size - at && (p.is_number || p.payload.len <= MAX_PAYLOAD));
+        compare(bytes + at, (size_t)p.size, &p);
+        for (size_t cut = p.size > 20 ? (size_t)p.size - 20 : 0; cut < p.size; cut++)
+            FUZZ_CHECK(push_read(bytes + at, cut, MAX_PAYLOAD, &again) == PUSH_CUT);
+        at += (size_t)p.size;
     }
+    if (push_read(bytes + at, size - at, MAX_PAYLOAD, &p) == PUSH_LARGE)
+        FUZZ_CHECK(p.payload.len > MAX_PAYLOAD && p.size > p.payload.len);
     free(bytes);
     return 0;
 }

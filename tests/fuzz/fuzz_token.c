@@ -81,7 +81,9 @@ static void check_claims(const struct token_keys *k, const struct token_claims *
     FUZZ_CHECK(strlen(c->user_id) == c->user_id_len);
     FUZZ_CHECK(keys_is_user_id(c->user_id, c->user_id_len));
     FUZZ_CHECK(c->expires_at_ms >= 0);
-    FUZZ_CHECK(token_mint(k, c->user_id, c->is_admin, 60000, NOW_MS, &minted) == 0);
+    const struct token_request what = {
+        .user_id = c->user_id, .ttl_ms = 60000, .is_admin = c->is_admin};
+    FUZZ_CHECK(token_mint(k, &what, NOW_MS, &minted) == 0);
     FUZZ_CHECK(verify(k, text_span_of(minted), &again) == TOKEN_OK);
     FUZZ_CHECK(!strcmp(again.user_id, c->user_id) && again.is_admin == c->is_admin);
     free(minted);

@@ -8,6 +8,7 @@ fuzz_targets = \
     tests/fuzz/fuzz_http \
     tests/fuzz/fuzz_message \
     tests/fuzz/fuzz_options \
+    tests/fuzz/fuzz_proxyhead \
     tests/fuzz/fuzz_push \
     tests/fuzz/fuzz_redis \
     tests/fuzz/fuzz_text \
@@ -34,6 +35,7 @@ tests_fuzz_fuzz_handover_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_http_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_message_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_options_LDADD = $(fuzz_libs)
+tests_fuzz_fuzz_proxyhead_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_push_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_redis_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_text_LDADD = $(fuzz_libs)

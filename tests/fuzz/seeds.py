@@ -119,6 +119,24 @@ def wsock():
     yield frame(0x80, "nothing to continue")
 
 
+def proxyhead():
+    signature = b"\r\n\r\n\0\r\nQUIT\n"
+    yield "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\nGET / HTTP/1.1\r\n"
+    yield "PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n"
+    yield "PROXY UNKNOWN what ever\r\n"
+    yield "PROXY TCP4 192.0.2.1 192.0.2.2 056324 443\r\n"
+    yield "PROXY TCP4 300.0.2.1 192.0.2.2 1 2\n"
+    tcp4 = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + struct.pack(">HH", 1, 2)
+    yield signature + b"\x21\x11" + struct.pack(">H", 12) + tcp4 + b"GET"
+    yield signature + b"\x21\x11" + struct.pack(">H", 20) + tcp4 + b"\x04\0\x05hello"
+    yield signature + b"\x21\x21" + struct.pack(">H", 36) + bytes(range(36))
+    yield signature + b"\x21\x31" + struct.pack(">H", 216) + b"/" * 216
+    yield signature + b"\x20\0\0\0"
+    yield signature + b"\x21\x11" + struct.pack(">H", 65535)
+    for text in ("192.0.2.1:80", "[2001:db8::1]:443", "2001:db8::/32", "10.0.0.0/8", "10.0.0.1/8"):
+        yield text
+
+
 def bulk(text):
     text = text.encode() if isinstance(text, str) else text
     return b"$%d\r\n%s\r\n" % (len(text), text)
@@ -591,6 +609,7 @@ TARGETS = {
     "http": http,
     "message": message,
     "options": options,
+    "proxyhead": proxyhead,
     "push": push,
     "redis": redis,
     "text": text,

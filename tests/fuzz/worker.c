@@ -12,13 +12,16 @@
 
 #include "shared/clock.h"
 #include "shared/log.h"
+#include "workers/admission.h"
 #include "workers/canary.h"
 #include "workers/conn_internal.h"
 #include "workers/deflate.h"
 #include "workers/frame.h"
+#include "workers/guessers.h"
 #include "workers/handover.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
+#include "workers/pressure.h"
 #include "workers/push.h"
 #include "workers/redislink.h"
 #include "workers/router.h"
@@ -693,9 +696,12 @@ void fuzz_worker_begin(unsigned flags)
     FUZZ_CHECK(w->deflate = deflate_new((size_t)fuzz_opt.compression_threshold));
     FUZZ_CHECK(w->conns = conns_new(w));
     w->conns->next_serial = 1 << 20;
+    FUZZ_CHECK(w->guessers = guessers_new(fuzz_opt.auth_failure_rate));
+    FUZZ_CHECK(w->pressure = pressure_new(w));
     FUZZ_CHECK(w->hub = hub_new());
     FUZZ_CHECK(w->inquest = inquest_new(w));
     FUZZ_CHECK(w->store = store_new(w));
+    FUZZ_CHECK(w->admissions = admissions_new(w));
     FUZZ_CHECK(w->subscriber = subscriber_new(w));
     FUZZ_CHECK(w->canary = canary_new(w));
     FUZZ_CHECK(w->markers = markers_new(w));
@@ -756,8 +762,11 @@ void fuzz_worker_end(void)
     canary_free(w->canary);
     subscriber_free(w->subscriber);
     store_free(w->store);
+    admissions_free(w->admissions);
     inquest_free(w->inquest);
     hub_free(w->hub);
+    pressure_free(w->pressure);
+    guessers_free(w->guessers);
     deflate_free(w->deflate);
     ev_check_stop(w->loop, &turn_start);
     ev_prepare_stop(w->loop, &turn_end);
