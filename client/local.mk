@@ -7,3 +7,9 @@ check-client: belfryd belfryctl
 	BELFRYD='$(abs_top_builddir)/belfryd' BELFRYCTL='$(abs_top_builddir)/belfryctl' \
 	    $(SHELL) $(abs_top_srcdir)/client/check
 .PHONY: check-client
+
+# make pages: the demo page and what belongs to it, by npm; the next make embeds them in belfryd.
+# Without them it serves a plain page.
+pages:
+	$(SHELL) $(abs_top_srcdir)/client/make-pages
+.PHONY: pages

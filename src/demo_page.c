@@ -1,10 +1,10 @@
 #include "config.h"
 
-#include "src/dev.h"
+#include "src/pages.h"
 
-/* One self-contained page: no address but the server's own. The mark stands for the token and
+/* Served when npm has not built the other one. One self-contained page: no address but the server's own. The mark stands for the token and
  * occurs once. */
-const char demo_page[] =
+const char pages_plain[] =
     "<!doctype html>\n"
     "<html lang=\"en\">\n"
     "<head>\n"

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "shared/clock.h"
+#include "src/pages.h"
 #include "src/scratch.h"
 
 #define SECRET_BYTES 32
@@ -17,7 +18,6 @@
 #define CONTROL_NAME "control.sock"
 #define WORKERS 2
 #define TOKEN_TTL_MS INT64_C(86400000)
-#define TOKEN_MARK "@TOKEN@"
 
 struct dev {
     const char *scratch;
@@ -25,7 +25,7 @@ struct dev {
     bool any_port;
     char *user_token;  /* NULL: tokens of a key we do not have */
     char *admin_token;
-    char *page;
+    struct pages *pages;
     char url[160];  /* of the first client listener */
     char http[160]; /* "": a unix socket */
 };
@@ -115,7 +115,7 @@ void dev_free(struct dev *d)
         return;
     free_token(d->user_token);
     free_token(d->admin_token);
-    free_token(d->page);
+    pages_free(d->pages);
     free(d);
 }
 
@@ -245,38 +245,21 @@ static int mint(struct dev *d, const struct generation *g)
     return error == -ENOKEY ? 0 : error; /* only public keys were configured */
 }
 
-static int make_page(struct dev *d)
-{
-    const char *mark = strstr(demo_page, TOKEN_MARK);
-    struct text_buf out = {0};
-    if (mark) {
-        text_add(&out, demo_page, (size_t)(mark - demo_page));
-        text_adds(&out, d->user_token ? d->user_token : "");
-        text_adds(&out, mark + strlen(TOKEN_MARK));
-    }
-    if (!mark || out.failed) {
-        text_buf_free(&out);
-        return -ENOMEM;
-    }
-    d->page = out.data;
-    return 0;
-}
-
 int dev_prepare(struct dev *d, const struct generation *g)
 {
     int error = write_config(d, g);
-    if (!error && !d->page) {
+    if (!error && !d->pages) {
         set_urls(d, g);
         error = mint(d, g);
         if (!error)
-            error = make_page(d);
+            error = pages_make(d->user_token, &d->pages);
     }
     return error;
 }
 
-const char *dev_page(const struct dev *d)
+const struct pages *dev_pages(const struct dev *d)
 {
-    return d->page;
+    return d->pages;
 }
 
 /* ---- what to try ---- */

@@ -16,6 +16,7 @@
 #include "src/generation.h"
 
 struct dev;
+struct pages;
 
 /* Makes a random HS256 secret in the scratch directory (borrowed). program: argv[0], beside which
  * belfryctl is looked for. 0 or negative errno. */
@@ -32,12 +33,9 @@ bool dev_take_any_port(struct dev *d, const struct options *opt);
 /* Once the listeners are open: writes belfry.conf for belfryctl, mints the tokens, makes the page.
  * 0 or negative errno. Again after a reload: only the file is new. */
 int dev_prepare(struct dev *d, const struct generation *g);
-/* HTML with the user's token in it; NULL before dev_prepare. */
-const char *dev_page(const struct dev *d);
+/* The demo page with the user's token in it; NULL before dev_prepare. */
+const struct pages *dev_pages(const struct dev *d);
 /* What to try next. Flushes. */
 void dev_announce(const struct dev *d, FILE *to);
-
-/* demo_page.c: HTML with @TOKEN@ where the token belongs. */
-extern const char demo_page[];
 
 #endif

@@ -37,6 +37,8 @@ src_libmaster_la_SOURCES = \
     src/master_priv.h \
     src/notify.c \
     src/notify.h \
+    src/pages.c \
+    src/pages.h \
     src/pidfile.c \
     src/pidfile.h \
     src/privileges.c \
@@ -64,7 +66,19 @@ src_libmaster_la_SOURCES = \
     src/upgrade_link.h
 
 src_libmaster_la_LIBTOOLFLAGS = --tag=disable-shared
-src_libmaster_la_LIBADD = $(EV_LIBS) $(LIBSYSTEMD_LIBS)
+src_libmaster_la_LIBADD = $(EV_LIBS) $(LIBSYSTEMD_LIBS) $(ZLIB_LIBS)
+
+# What npm made of the pages in client/, if it did: make pages.
+nodist_src_libmaster_la_SOURCES = \
+    src/pages_data.c
+CLEANFILES += src/pages_data.c
+
+# Looks each time, and leaves the file alone when nothing changed.
+src/pages_data.c: look-at-pages
+	$(AM_V_GEN)$(MKDIR_P) src && \
+	    $(SHELL) $(srcdir)/client/embed $(srcdir)/client/pages/dist src/pages_data.c
+look-at-pages:
+.PHONY: look-at-pages
 
 # --- belfryctl: the tool for people -------------------------------------------------------------
 bin_PROGRAMS += belfryctl

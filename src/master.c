@@ -712,7 +712,8 @@ static int set_up(struct master *m, struct options *opt)
                                        .privileges = &m->privileges,
                                        .tickets = &m->tickets,
                                        .instance_id = m->instance_id,
-                                       .demo_page = m->dev ? dev_page(m->dev) : NULL};
+                                       .pages = m->dev ? dev_pages(m->dev) : NULL,
+                                       .is_dev = m->dev != NULL};
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
     if (!m->supervisor || make_answerers(m))
         return fail_start(m, MASTER_EXIT_RUNTIME, "no memory");

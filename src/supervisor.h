@@ -41,7 +41,8 @@ struct supervisor_shared {
     const struct privileges *privileges;
     const struct tickets *tickets; /* as they are when a worker starts */
     const char *instance_id;
-    const char *demo_page; /* NULL: none */
+    const struct pages *pages; /* NULL: none */
+    bool is_dev;
 };
 
 /* Told from the loop; each may call back into the supervisor. */

@@ -24,7 +24,6 @@ void api_stats(const struct request *rq);
 void api_test_message(const struct request *rq);
 void api_broadcast(const struct request *rq);
 void api_metrics(const struct request *rq);
-void api_demo(const struct request *rq);
 
 /* "timestamp":"..." of now, in the worker's style. */
 void api_add_timestamp(const struct worker *w, struct text_buf *out);

@@ -659,27 +659,64 @@ static void run_auth(const struct call *call)
         reply_auth_ok(call, &claims);
 }
 
+/* ---- --dev only ---- */
+
+/* For the demo page: what else only happens on bad days. A command like any unknown one without
+ * --dev. */
+static void run_dev_break(const struct call *call)
+{
+    static const struct {
+        const char *what;
+        enum close_reason reason;
+    } ways[] = {
+        {"connection", CLOSE_DROPPED}, {"token", CLOSE_EXPIRED}, {"account", CLOSE_ADMIN},
+    };
+    char what[32];
+    struct text_span raw = {NULL, 0};
+    json_find(call->payload, "what", &raw);
+    long len = json_string_decode(raw, what, sizeof(what) - 1);
+    what[len > 0 ? len : 0] = 0;
+    if (!strcmp(what, "worker")) {
+        log_warning("dev-break", "what", "worker");
+        raise(SIGKILL);
+        _exit(1); /* where signals to oneself are forbidden */
+    }
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        if (strcmp(what, ways[i].what))
+            continue;
+        if (ways[i].reason == CLOSE_DROPPED)
+            conn_drop(call->c, ways[i].reason);
+        else
+            conn_close(call->c, ways[i].reason);
+        return;
+    }
+    reply_invalid(call, "what: must be connection, token, account or worker");
+}
+
 /* ---- finding the command ---- */
 
 static const struct command {
     const char *name;
     void (*run)(const struct call *call);
+    bool is_dev; /* with --dev only */
 } commands[] = {
-    {"ping", run_ping},
-    {"subscribe", run_subscribe},
-    {"unsubscribe", run_unsubscribe},
-    {"dashboard_refresh", run_dashboard_refresh},
-    {"mark_notification_read", run_mark_read},
-    {"get_connection_stats", run_connection_stats},
-    {"ack", run_ack},
-    {"auth", run_auth},
+    {"ping", run_ping, false},
+    {"subscribe", run_subscribe, false},
+    {"unsubscribe", run_unsubscribe, false},
+    {"dashboard_refresh", run_dashboard_refresh, false},
+    {"mark_notification_read", run_mark_read, false},
+    {"get_connection_stats", run_connection_stats, false},
+    {"ack", run_ack, false},
+    {"auth", run_auth, false},
+    {"dev_break", run_dev_break, true},
 };
 
 static const struct command *find_command(const struct call *call)
 {
     struct text_span name = {call->name, call->name_len};
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (text_span_ieq(name, commands[i].name))
+        if (text_span_ieq(name, commands[i].name) &&
+            (!commands[i].is_dev || call->c->worker->start->is_dev))
             return &commands[i];
     }
     return NULL;

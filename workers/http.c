@@ -500,6 +500,7 @@ const char *http_status_text(int status)
     } texts[] = {
         {101, "Switching Protocols"},
         {200, "OK"},
+        {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
         {403, "Forbidden"},
@@ -546,9 +547,12 @@ void http_respond(struct text_buf *out, int status, const char *content_type, co
     add_date(out);
     if (content_type)
         text_addf(out, "Content-Type: %s\r\n", content_type);
-    text_addf(out, "Content-Length: %zu\r\n", body.len);
+    if (status != 304)
+        text_addf(out, "Content-Length: %zu\r\n", body.len);
     text_addf(out, "Connection: %s\r\n", keep_alive ? "keep-alive" : "close");
-    text_adds(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+    text_adds(out, "X-Content-Type-Options: nosniff\r\n");
+    if (!extra || strncmp(extra, "Cache-Control:", strlen("Cache-Control:")) != 0)
+        text_adds(out, "Cache-Control: no-store\r\n");
     if (extra)
         text_adds(out, extra);
     text_adds(out, "\r\n");

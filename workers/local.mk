@@ -9,7 +9,6 @@ workers_libworkers_la_SOURCES = \
     workers/admission.c \
     workers/admission.h \
     workers/api.h \
-    workers/api_demo.c \
     workers/api_health.c \
     workers/api_messages.c \
     workers/api_metrics.c \
@@ -71,6 +70,8 @@ workers_libworkers_la_SOURCES = \
     workers/merge.h \
     workers/outq.c \
     workers/outq.h \
+    workers/pages.c \
+    workers/pages.h \
     workers/pressure.c \
     workers/pressure.h \
     workers/proxies.c \

@@ -14,6 +14,7 @@
 #include "workers/api.h"
 #include "workers/auth.h"
 #include "workers/handshake.h"
+#include "workers/pages.h"
 #include "workers/store.h"
 
 #define CHALLENGE "WWW-Authenticate: Bearer\r\n"
@@ -41,7 +42,6 @@ static const struct route {
     {"/ws/test-message/{user_id}", METHOD_POST, USER_OR_ADMIN, false, api_test_message},
     {"/ws/broadcast", METHOD_POST, ADMIN, false, api_broadcast},
     {"/metrics", METHOD_GET, ANYONE, true, api_metrics},
-    {"/", METHOD_GET, ANYONE, false, api_demo},
 };
 
 /* A request whose token Redis is asked of: all of it is kept until then. */
@@ -110,7 +110,7 @@ static void send_response(struct reply *r, int status, const char *content_type,
 {
     struct conn *c = r->conn;
     struct text_buf headers = {0}, response = {0};
-    text_addf(&headers, "X-Request-ID: %s\r\n%s", r->request_id, extra ? extra : "");
+    text_addf(&headers, "%sX-Request-ID: %s\r\n", extra ? extra : "", r->request_id);
     http_respond(&response, status, content_type, headers.data, body, r->keep_alive,
                  r->head_only);
     bool keep_alive = r->keep_alive && !headers.failed;
@@ -127,6 +127,16 @@ static void send_response(struct reply *r, int status, const char *content_type,
 void reply_send(struct reply *r, int status, const char *content_type, struct text_span body)
 {
     send_response(r, status, content_type, NULL, body);
+}
+
+void reply_with_headers(struct reply *r, int status, const char *content_type,
+                        struct text_buf *headers, struct text_span body)
+{
+    if (headers->failed)
+        reply_error(r, 500, "Out of memory", NULL);
+    else
+        send_response(r, status, content_type, headers->data, body);
+    text_buf_free(headers);
 }
 
 void reply_json(struct reply *r, int status, struct text_buf *body)
@@ -277,8 +287,7 @@ static const struct route *find_route(const struct conn *c, struct text_span pat
                                       struct text_span *user_id)
 {
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        if (routes[i].on_metrics == c->is_metrics && route_matches(&routes[i], path, user_id) &&
-            (routes[i].handler != api_demo || c->worker->start->demo_page))
+        if (routes[i].on_metrics == c->is_metrics && route_matches(&routes[i], path, user_id))
             return &routes[i];
     }
     return NULL;
@@ -449,7 +458,14 @@ bool router_serve(struct conn *c, struct http *h)
     }
     struct text_span user_id;
     const struct route *route = find_route(c, http_path(h), &user_id);
-    if (!route && !c->is_metrics && handshake_is_path(c->worker->opt, http_path(h)))
+    const struct page *page = NULL;
+    if (!route && !c->is_metrics)
+        page = pages_find(c->worker->start->pages, http_path(h));
+    if (page && method_bit(http_method(h)) == METHOD_GET)
+        pages_serve(&rq, page);
+    else if (page)
+        reply_error(rq.reply, 405, "Method not allowed", "Allow: GET, HEAD\r\n");
+    else if (!route && !c->is_metrics && handshake_is_path(c->worker->opt, http_path(h)))
         reply_error(rq.reply, 405, "Method not allowed", "Allow: GET\r\n");
     else if (!route)
         reply_error(rq.reply, 404, "Not found", NULL);

@@ -53,6 +53,9 @@ void reply_abandon(struct reply *r);
 
 /* Answers and frees the reply. */
 void reply_send(struct reply *r, int status, const char *content_type, struct text_span body);
+/* The same with header lines, which are freed; 500 when their memory failed. */
+void reply_with_headers(struct reply *r, int status, const char *content_type,
+                        struct text_buf *headers, struct text_span body);
 /* The same with a JSON text, which is freed; 500 when its memory failed. */
 void reply_json(struct reply *r, int status, struct text_buf *body);
 /* {"error": true, "message", "error_code", "status_code", "timestamp", "path", "request_id",

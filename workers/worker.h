@@ -20,6 +20,8 @@
 #include "shared/trace.h"
 #include "shared/usertable.h"
 
+struct pages; /* pages.h */
+
 struct worker_listener {
     int fd;          /* listening, non-blocking; the slot's: stays open when the worker ends */
     bool is_metrics; /* serves GET /metrics and nothing else */
@@ -40,7 +42,8 @@ struct worker_start {
     const struct worker_listener *listeners;
     size_t listener_count;
     const char *instance_id;  /* UUID text */
-    const char *demo_page;    /* HTML of GET / in --dev; NULL: none */
+    const struct pages *pages; /* what GET / serves, and more; NULL: none */
+    bool is_dev;               /* --dev: clients may break things (command dev_break) */
     const char *tls_certificate_pem; /* read by the privileged master; NULL: no TLS */
     const char *tls_key_pem;
     const struct tickets *tickets; /* those of now; CONTROL_TICKETS brings later ones */

@@ -47,6 +47,7 @@ for (const name of readdirSync(here("pages")).filter((name) => name in PAGES)) {
     },
     build: {
       outDir: join(scratch, name),
+      emptyOutDir: true,
       target: "es2022",
       assetsInlineLimit: 0,
       modulePreload: false,

@@ -9,6 +9,9 @@ wslay/              frame wsock wsclient
 openssl/            handshake publish redislink tlsio token_key token_keys wsclient
 jwt\.h              token_mint
 zlib\.h             deflate
+openssl/            handshake publish redislink tlsio token_keys wsclient
+jwt\.h              token token_keys
+zlib\.h             deflate pages
 seccomp\.h          sandbox
 hiredis/adapters/   redislink
 hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber

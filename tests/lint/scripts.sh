@@ -6,6 +6,7 @@ lint()
     for file in quickstart .ci/run etc/*.sh tests/chroot tests/*/run tests/e2e/valgrind \
         tests/fuzz/coverage tests/fuzz/minimize tests/lint/*.sh; do
     for file in quickstart .ci/run client/check client/install etc/*.sh tests/chroot tests/*/run \
+    for file in quickstart .ci/run client/check client/embed client/install etc/*.sh tests/chroot tests/*/run \
         tests/lint/*.sh; do
         [ -f "$file" ] || continue
         case $(head -n 1 "$file") in

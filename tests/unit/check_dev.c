@@ -13,6 +13,7 @@
 
 #include "src/dev.h"
 #include "src/pidfile.h"
+#include "src/pages.h"
 #include "src/scratch.h"
 
 static struct privileges self; /* nobody else */
@@ -45,15 +46,16 @@ static struct options *load(const char *first, const char *second)
     return o;
 }
 
+/* The page that is served when npm made no other. */
 START_TEST(the_page_has_one_place_for_the_token_and_no_address_of_others)
 {
-    const char *mark = strstr(demo_page, "@TOKEN@");
+    const char *mark = strstr(pages_plain, "@TOKEN@");
     ck_assert_ptr_nonnull(mark);
     ck_assert_ptr_null(strstr(mark + 1, "@TOKEN@"));
-    ck_assert_ptr_null(strstr(demo_page, "http://"));
-    ck_assert_ptr_null(strstr(demo_page, "https://"));
-    ck_assert_ptr_null(strstr(demo_page, "src="));
-    ck_assert_ptr_null(strstr(demo_page, "@import"));
+    ck_assert_ptr_null(strstr(pages_plain, "http://"));
+    ck_assert_ptr_null(strstr(pages_plain, "https://"));
+    ck_assert_ptr_null(strstr(pages_plain, "src="));
+    ck_assert_ptr_null(strstr(pages_plain, "@import"));
 }
 END_TEST
 

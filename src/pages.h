@@ -1,0 +1,32 @@
+/*
+ * pages.h - makes what workers/pages.h serves, in the master, before the workers are forked.
+ *
+ * The files are those that npm built in client/ when the program was built, embedded in it; where
+ * there were none, the plain page of demo_page.c. Nothing is read from disk.
+ */
+#ifndef BELFRY_SRC_PAGES_H
+#define BELFRY_SRC_PAGES_H
+
+#include <stddef.h>
+
+#include "workers/pages.h"
+
+/* One embedded file, compressed with gzip. */
+struct pages_file {
+    const char *route;
+    const char *content_type;
+    const unsigned char *gzip;
+    size_t gzip_bytes;
+};
+
+/* Made by client/embed; ends with a row of NULL. */
+extern const struct pages_file pages_files[];
+/* demo_page.c: HTML. */
+extern const char pages_plain[];
+
+/* @TOKEN@ in pages that are HTML becomes token (NULL: nothing). 0, -ENOMEM or -EBADMSG (an embedded
+ * file cannot be unpacked). */
+int pages_make(const char *token, struct pages **out);
+void pages_free(struct pages *p); /* accepts NULL; wipes, for the token is in it */
+
+#endif
