@@ -2,8 +2,8 @@
 
 #include "src/pages.h"
 
-/* Served when npm has not built the other one. One self-contained page: no address but the server's own. The mark stands for the token and
- * occurs once. */
+/* Served when npm has not built the other one. Self-contained: no address but the server's own. The
+ * mark stands for the token and occurs once. */
 const char pages_plain[] =
     "<!doctype html>\n"
     "<html lang=\"en\">\n"

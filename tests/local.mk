@@ -100,6 +100,7 @@ e2e_tests = \
     tests/e2e/test_crowd.py \
     tests/e2e/test_deflate.py \
     tests/e2e/test_delivery.py \
+    tests/e2e/test_dev.py \
     tests/e2e/test_echo.py \
     tests/e2e/test_explain.py \
     tests/e2e/test_half_open.py \

@@ -61,9 +61,9 @@ bool http_list_next(struct text_span *rest, struct text_span *item);
 /* Reason phrase of a status. */
 const char *http_status_text(int status);
 /* Appends status line, Date, Content-Type, Content-Length, Connection, X-Content-Type-Options, the
- * extra header lines ("Name: value\r\n..." or NULL), before them Cache-Control: no-store unless they
- * begin with a Cache-Control of their own, and the body unless head_only. content_type NULL: none.
- * 304 has no Content-Length. */
+ * extra header lines ("Name: value\r\n..." or NULL), before them Cache-Control: no-store unless
+ * they begin with a Cache-Control of their own, and the body unless head_only. content_type NULL:
+ * none. 304 has no Content-Length. */
 void http_respond(struct text_buf *out, int status, const char *content_type, const char *extra,
                   struct text_span body, bool keep_alive, bool head_only);
 

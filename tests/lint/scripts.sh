@@ -8,6 +8,8 @@ lint()
     for file in quickstart .ci/run client/check client/install etc/*.sh tests/chroot tests/*/run \
     for file in quickstart .ci/run client/check client/embed client/install etc/*.sh tests/chroot tests/*/run \
         tests/lint/*.sh; do
+    for file in quickstart .ci/run client/check client/embed client/install client/make-pages \
+        client/pages-for-dist etc/*.sh tests/chroot tests/*/run tests/lint/*.sh; do
         [ -f "$file" ] || continue
         case $(head -n 1 "$file") in
         '#!/bin/bash') bash -n "$file" 2>&1 ;;

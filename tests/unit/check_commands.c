@@ -50,6 +50,11 @@ void conn_close(struct conn *c, enum close_reason reason)
     close_reason = (int)reason;
 }
 
+void conn_drop(struct conn *c, enum close_reason reason)
+{
+    conn_close(c, reason);
+}
+
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 {
     snprintf(out, CONN_ID_BYTES, "conn-%d", (int)c->serial);

@@ -1,5 +1,5 @@
 // The backend of this page: writes events over the gateway's HTTP endpoint, numbers them, and keeps
-// account of which came back. What was not answered for sure is not counted as sent.
+// account of which came back.
 
 import { create } from "zustand";
 import { client, token } from "./belfry.js";
@@ -26,6 +26,8 @@ export const useLedger = create<Ledger>()(() => ({
 let number = 0;
 const run = crypto.randomUUID().slice(0, 8);
 const arrived = new Set<number>();
+/** Written or not: the answer was lost. Those that arrive were. */
+const unsure = new Set<number>();
 const startedAt = new Map<number, number>();
 
 client.on("message", (message) => {
@@ -40,6 +42,7 @@ client.on("message", (message) => {
     startedAt.delete(demo_number);
     return {
       missing,
+      sent: ledger.sent + (unsure.delete(demo_number) ? 1 : 0),
       received: ledger.received + 1,
       latencies: [...ledger.latencies.slice(-59), took],
     };
@@ -87,7 +90,9 @@ async function write({ type, payload }: Event): Promise<void> {
       });
       status = answer.status;
     } catch {
-      return; // written or not: nobody knows
+      if (arrived.has(own)) count(own);
+      else if (isCounted) unsure.add(own);
+      return;
     }
     if (status === 200) {
       if (isCounted) count(own);

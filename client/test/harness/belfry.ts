@@ -13,7 +13,7 @@ import type { Redis } from "./redis.js";
 const SECRET = "a secret of the client's tests that is long enough for HS256";
 const run = promisify(execFile);
 
-function program(name: string): string {
+export function program(name: string): string {
   const found =
     process.env[name.toUpperCase()] ??
     fileURLToPath(new URL(`../../../build/${name}`, import.meta.url));

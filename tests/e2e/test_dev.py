@@ -1,0 +1,138 @@
+"""--dev: everything by itself, the page, and what a visitor may break."""
+
+import gzip
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+import harness
+from harness import BELFRYD, Client, is_alive
+
+
+class Dev(harness.Process):
+    """belfryd --dev, and the tokens that it prints."""
+
+    def __init__(self, *arguments):
+        super().__init__("belfryd --dev")
+        self.directory = harness.make_directory()
+        control = os.path.join(self.directory, "control.sock")
+        self.child = subprocess.Popen(
+            [BELFRYD, "--dev", "--listen=127.0.0.1:0", "--control-socket=" + control, *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={k: v for k, v in os.environ.items() if not k.startswith("BELFRY_")})
+        self.follow(self.child.stdout)
+        url = re.search(r"http://(127\.0\.0\.1:\d+)", self.wait_log(r"http://127\.0\.0\.1:\d+"))
+        self.addresses = [url.group(1)]
+        self.tokens = harness.eventually(self._two_tokens, "a user token and an admin token")
+
+    def _two_tokens(self):
+        found = list(dict.fromkeys(re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", self.log_text())))
+        return found if len(found) >= 2 else None
+
+    def address(self, index=0):
+        return harness.parse_address(self.addresses[index])
+
+    def ask(self, method, path, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return harness.ask_once(self.address(), method, path, headers=named)
+
+    def end(self):
+        super().end()
+        harness.remove_directory(self.directory)
+
+
+@pytest.fixture(scope="module")
+def dev():
+    one = Dev()
+    yield one
+    one.signal(signal.SIGINT)
+    try:
+        assert one.wait() == 0
+    finally:
+        one.end()
+
+
+def page_and_assets(dev):
+    """The page, and the paths of what belongs to it: none of the plain page."""
+    page = dev.ask("GET", "/")
+    return page, re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+
+
+def test_the_page_has_the_users_token_and_nothing_of_others(dev):
+    page, _ = page_and_assets(dev)
+    assert page.status == 200 and page.headers["Content-Type"].startswith("text/html")
+    assert dev.tokens[0] in page.text and dev.tokens[1] not in page.text
+    assert "@TOKEN@" not in page.text and "://" not in page.text.replace("'ws://'", "").replace(
+        "'wss://'", "")
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_page_is_kept_by_its_tag_and_compressed_for_who_takes_that(dev):
+    page, assets = page_and_assets(dev)
+    for path in ["/", *assets]:
+        plain = dev.ask("GET", path)
+        assert plain.status == 200 and "Content-Encoding" not in plain.headers
+        assert plain.headers["Vary"] == "Accept-Encoding"
+        for accepted in ("gzip", "br, gzip;q=0.5", "GZIP"):
+            packed = dev.ask("GET", path, Accept_Encoding=accepted)
+            assert packed.headers["Content-Encoding"] == "gzip"
+            assert gzip.decompress(packed.body) == plain.body
+        for accepted in ("", "br", "gzip;q=0", "gzip; q=0.0", "notgzip"):
+            assert dev.ask("GET", path, Accept_Encoding=accepted).body == plain.body
+        tag = plain.headers["ETag"]
+        for tags in (tag, '"x", ' + tag, tag.replace("W/", ""), "*"):
+            kept = dev.ask("GET", path, If_None_Match=tags)
+            assert kept.status == 304 and kept.body == b"" and kept.headers["ETag"] == tag
+        assert dev.ask("GET", path, If_None_Match='"x"').status == 200
+        assert dev.ask("HEAD", path).body == b""
+        assert dev.ask("POST", path).status == 405
+
+
+def test_what_belongs_to_the_page_may_be_kept_for_ever_and_loads_from_nowhere_else(dev):
+    page, assets = page_and_assets(dev)
+    assert page.headers["Cache-Control"] == "no-cache"
+    if not assets:
+        pytest.skip("npm has not built the page: the plain one has all in itself")
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert not re.search(r"<script(?![^>]*src=)", page.text) and "style=" not in page.text
+    for path in assets:
+        kept = dev.ask("GET", path).headers["Cache-Control"]
+        assert "immutable" in kept and "max-age=31536000" in kept
+
+
+@pytest.mark.parametrize("what, code", [("connection", 1006), ("token", 4002), ("account", 4003),
+                                        ("worker", 1006)])
+async def test_a_visitor_may_break_things(dev, what, code):
+    c = await Client.attach(dev, token_text=dev.tokens[0])
+    await c.send({"type": "dev_break", "payload": {"what": "nothing"}})
+    assert (await c.expect("error"))["payload"]["code"] == "INVALID_PAYLOAD"
+    await c.send({"type": "dev_break", "payload": {"what": what}})
+    assert (await c.closed())[0] == code
+    async with await Client.attach(dev, token_text=dev.tokens[0]) as again:
+        assert again.sync["type"] == "FULL_SYNC"
+
+
+async def test_and_not_without_dev(server, user):
+    async with await Client.attach(server, user) as c:
+        await c.send({"type": "dev_break", "payload": {"what": "worker"}})
+        assert (await c.expect("error"))["payload"]["code"] == "UNKNOWN_TYPE"
+
+
+async def test_dev_starts_everything_and_leaves_nothing_behind():
+    dev = Dev()
+    try:
+        async with await Client.attach(dev, token_text=dev.tokens[0]) as c:
+            await c.nothing()
+        children = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(dev.pid)],
+                                  stdout=subprocess.PIPE, encoding="ascii").stdout.split("\n")
+        kept = [int(line.split()[0]) for line in children if line.strip()]
+        assert len(kept) >= 2
+        dev.signal(signal.SIGINT)
+        assert dev.wait() == 0
+        harness.eventually(lambda: not any(is_alive(p) for p in kept), "all children ended")
+    finally:
+        dev.end()
