@@ -28,6 +28,16 @@ EXTRA_DIST += \
     client/package-lock.json \
     client/package.json \
     client/pages-for-dist \
+    client/pages/admin/App.tsx \
+    client/pages/admin/bell.svg \
+    client/pages/admin/index.html \
+    client/pages/admin/main.tsx \
+    client/pages/admin/parts/Plot.tsx \
+    client/pages/admin/parts/Tables.tsx \
+    client/pages/admin/screenshot.png \
+    client/pages/admin/stats.ts \
+    client/pages/admin/styles.css \
+    client/pages/admin/usePolling.ts \
     client/pages/demo/App.tsx \
     client/pages/demo/belfry.ts \
     client/pages/demo/bell.svg \
@@ -73,6 +83,7 @@ EXTRA_DIST += \
     client/src/store/selectors.ts \
     client/src/store/store.ts \
     client/src/store/types.ts \
+    client/test/browser/admin.test.ts \
     client/test/browser/demo.test.ts \
     client/test/browser/tabs.test.ts \
     client/test/harness/belfry.ts \

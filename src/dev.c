@@ -252,7 +252,7 @@ int dev_prepare(struct dev *d, const struct generation *g)
         set_urls(d, g);
         error = mint(d, g);
         if (!error)
-            error = pages_make(d->user_token, &d->pages);
+            error = pages_make(true, d->user_token, &d->pages);
     }
     return error;
 }

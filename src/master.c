@@ -16,6 +16,7 @@
 #include "src/activation.h"
 #include "src/master_priv.h"
 #include "src/notify.h"
+#include "src/pages.h"
 
 #define SLOTS_MIN 16
 #define SLOTS_PER_WORKER 4 /* as many generations may overlap */
@@ -703,6 +704,8 @@ static int set_up(struct master *m, struct options *opt)
         error = make_tickets(m);
     if (!error && m->dev && (error = dev_prepare(m->dev, m->current)))
         return fail_start(m, MASTER_EXIT_RUNTIME, "dev: %s", log_errno(error));
+    if (!error && !m->dev && (error = pages_make(false, NULL, &m->pages)))
+        return fail_start(m, MASTER_EXIT_RUNTIME, "pages: %s", log_errno(error));
     if (error)
         return error;
     struct supervisor_shared shared = {.counters = &m->counters,
@@ -712,7 +715,7 @@ static int set_up(struct master *m, struct options *opt)
                                        .privileges = &m->privileges,
                                        .tickets = &m->tickets,
                                        .instance_id = m->instance_id,
-                                       .pages = m->dev ? dev_pages(m->dev) : NULL,
+                                       .pages = m->dev ? dev_pages(m->dev) : m->pages,
                                        .is_dev = m->dev != NULL};
     m->supervisor = supervisor_new(m->loop, &shared, &events, m);
     if (!m->supervisor || make_answerers(m))
@@ -746,6 +749,7 @@ static void tear_down(struct master *m)
     generation_free(m->current);
     listeners_free(m->source.inherited);
     dev_free(m->dev);
+    pages_free(m->pages);
     scratch_remove(m->scratch);
     pidfile_remove(&m->pidfile);
     usertable_free(m->users);

@@ -48,6 +48,7 @@ struct master {
     struct rates *rates;
     struct embedded *embedded;  /* NULL: none */
     struct dev *dev;            /* NULL: none */
+    struct pages *pages;        /* served without --dev */
     char scratch[SCRATCH_PATH_BYTES]; /* "": none */
     char embedded_socket[SCRATCH_PATH_BYTES + 32];
     struct pidfile pidfile;

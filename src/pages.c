@@ -129,7 +129,13 @@ static int add_plain(struct pages *p, const char *token)
 
 /* ---- all ---- */
 
-int pages_make(const char *token, struct pages **out)
+/* Names of assets begin with the page's. */
+static bool is_demo(const struct pages_file *file)
+{
+    return !strcmp(file->route, "/") || strstr(file->route, "-assets/demo-");
+}
+
+int pages_make(bool is_dev, const char *token, struct pages **out)
 {
     size_t count = 0;
     int error = 0;
@@ -142,9 +148,11 @@ int pages_make(const char *token, struct pages **out)
         free(p);
         return -ENOMEM;
     }
-    for (size_t i = 0; i < count && !error; i++)
-        error = add_file(p, &pages_files[i], token);
-    if (!error && !pages_find(p, text_span_of("/")))
+    for (size_t i = 0; i < count && !error; i++) {
+        if (is_dev || !is_demo(&pages_files[i]))
+            error = add_file(p, &pages_files[i], token);
+    }
+    if (!error && is_dev && !pages_find(p, text_span_of("/")))
         error = add_plain(p, token);
     if (error)
         pages_free(p);

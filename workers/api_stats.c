@@ -162,9 +162,11 @@ static void answer(struct reply *r, const char *info)
     add_statistics(w, info, &body);
     text_addc(&body, ',');
     add_workers(w, &body);
-    text_addf(&body, ",\"manager_info\":{\"connected_users\":%u,\"total_connections\":%llu},",
+    text_addf(&body, ",\"manager_info\":{\"connected_users\":%u,\"total_connections\":%llu,"
+              "\"instance_id\":\"%s\"},",
               usertable_users(w->start->users),
-              (unsigned long long)counters_sum(w->start->counters, CTR_websockets));
+              (unsigned long long)counters_sum(w->start->counters, CTR_websockets),
+              w->start->instance_id);
     api_add_timestamp(w, &body);
     text_addc(&body, '}');
     reply_json(r, 200, &body);

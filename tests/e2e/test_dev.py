@@ -104,6 +104,20 @@ def test_what_belongs_to_the_page_may_be_kept_for_ever_and_loads_from_nowhere_el
         assert "immutable" in kept and "max-age=31536000" in kept
 
 
+def test_the_operators_page_is_there_without_dev_and_has_no_token(server, dev):
+    page = server.http("GET", "/ws/admin")
+    if page.status == 404:
+        pytest.skip("npm has not built the page")
+    assert page.body == dev.ask("GET", "/ws/admin").body
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assets = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+    assert assets and all(server.http("GET", path).status == 200 for path in assets)
+    assert server.http("GET", "/").status == 404
+    for path in page_and_assets(dev)[1]:
+        assert server.http("GET", path).status == 404
+    assert not any(token in page.text for token in dev.tokens)
+
+
 @pytest.mark.parametrize("what, code", [("connection", 1006), ("token", 4002), ("account", 4003),
                                         ("worker", 1006)])
 async def test_a_visitor_may_break_things(dev, what, code):

@@ -167,7 +167,8 @@ async def test_stats_have_all_their_fields(server, user):
         assert info["connected_clients"] >= 1 and info["total_commands_processed"] > 0
         assert info["used_memory"] > 0 and isinstance(info["used_memory_human"], str)
         assert info["redis_version"][0].isdigit() and info["uptime_seconds"] >= 0
-        assert body["manager_info"] == {"connected_users": 1, "total_connections": 2}
+        assert body["manager_info"] == {"connected_users": 1, "total_connections": 2,
+                                        "instance_id": server.status()["instance_id"]}
         assert body["timestamp"]
         workers = body["workers"]
         assert [w["slot"] for w in workers] == sorted(w["slot"] for w in workers)
