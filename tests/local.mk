@@ -140,6 +140,7 @@ tests_e2e_belfryd_other_state_LDADD = $(master_libs)
 
 # --- lint ---------------------------------------------------------------------------------------
 lint_tests = \
+    tests/lint/client.sh \
     tests/lint/closes.sh \
     tests/lint/counters.sh \
     tests/lint/events.sh \

@@ -118,14 +118,18 @@ function renderCloses() {
     "/** Each close code of the protocol: the reason in its frame and what a client does then. */",
     "export const CLOSES: Readonly<Record<number, { reason: string; advice: Advice }>> = {",
   ];
-  const used = new Set();
+  const known = new Map(); // code -> advice: the first row's reason stands for the others
   for (const [name, code, reason, , client] of rowsOf(readTable("closes.def"), "CLOSE")) {
     if (code === "0") continue;
     if (!ADVICE[client]) throw new Error(`closes.def: ${name}: no word for "${client}"`);
-    used.add(ADVICE[client]);
+    if (known.has(code)) {
+      if (known.get(code) !== ADVICE[client]) throw new Error(`closes.def: ${code}: two advices`);
+      continue;
+    }
+    known.set(code, ADVICE[client]);
     lines.push(`  ${code}: { reason: ${JSON.stringify(reason)}, advice: "${ADVICE[client]}" },`);
   }
-  const union = [...used].sort().map((word) => `"${word}"`).join(" | ");
+  const union = [...new Set(known.values())].sort().map((word) => `"${word}"`).join(" | ");
   return [`export type Advice = ${union};`, "", ...lines, "};"];
 }
 
