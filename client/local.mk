@@ -44,6 +44,7 @@ EXTRA_DIST += \
     client/pages/demo/format.ts \
     client/pages/demo/index.html \
     client/pages/demo/main.tsx \
+    client/pages/demo/parts/AskForToken.tsx \
     client/pages/demo/parts/Budgets.tsx \
     client/pages/demo/parts/Card.tsx \
     client/pages/demo/parts/Connection.tsx \

@@ -688,6 +688,12 @@ static int make_answerers(struct master *m)
     return m->explain && m->rates ? 0 : -ENOMEM;
 }
 
+/* What is served without --dev, which has its own. */
+static int make_pages(struct master *m)
+{
+    return pages_make(m->current->opt->demo == CHOICE_ON, NULL, &m->pages);
+}
+
 /* Everything else before the loop. */
 static int set_up(struct master *m, struct options *opt)
 {
@@ -704,7 +710,7 @@ static int set_up(struct master *m, struct options *opt)
         error = make_tickets(m);
     if (!error && m->dev && (error = dev_prepare(m->dev, m->current)))
         return fail_start(m, MASTER_EXIT_RUNTIME, "dev: %s", log_errno(error));
-    if (!error && !m->dev && (error = pages_make(false, NULL, &m->pages)))
+    if (!error && !m->dev && (error = make_pages(m)))
         return fail_start(m, MASTER_EXIT_RUNTIME, "pages: %s", log_errno(error));
     if (error)
         return error;

@@ -135,7 +135,7 @@ static bool is_demo(const struct pages_file *file)
     return !strcmp(file->route, "/") || strstr(file->route, "-assets/demo-");
 }
 
-int pages_make(bool is_dev, const char *token, struct pages **out)
+int pages_make(bool with_demo, const char *token, struct pages **out)
 {
     size_t count = 0;
     int error = 0;
@@ -149,10 +149,10 @@ int pages_make(bool is_dev, const char *token, struct pages **out)
         return -ENOMEM;
     }
     for (size_t i = 0; i < count && !error; i++) {
-        if (is_dev || !is_demo(&pages_files[i]))
+        if (with_demo || !is_demo(&pages_files[i]))
             error = add_file(p, &pages_files[i], token);
     }
-    if (!error && is_dev && !pages_find(p, text_span_of("/")))
+    if (!error && with_demo && !pages_find(p, text_span_of("/")))
         error = add_plain(p, token);
     if (error)
         pages_free(p);

@@ -24,10 +24,10 @@ extern const struct pages_file pages_files[];
 /* demo_page.c: HTML. */
 extern const char pages_plain[];
 
-/* Without is_dev only the operator's page and what belongs to it, which may be nothing at all;
+/* Without with_demo only the operator's page and what belongs to it, which may be nothing at all;
  * with it the demo page, too: @TOKEN@ in it becomes token (NULL: nothing). 0, -ENOMEM or -EBADMSG
  * (an embedded file cannot be unpacked). */
-int pages_make(bool is_dev, const char *token, struct pages **out);
+int pages_make(bool with_demo, const char *token, struct pages **out);
 void pages_free(struct pages *p); /* accepts NULL; wipes, for the token is in it */
 
 #endif

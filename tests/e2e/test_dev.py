@@ -118,6 +118,13 @@ def test_the_operators_page_is_there_without_dev_and_has_no_token(server, dev):
     assert not any(token in page.text for token in dev.tokens)
 
 
+def test_the_demo_page_may_be_had_without_dev_and_has_no_token_then(make_server, dev):
+    server = make_server(demo="on")
+    page = server.http("GET", "/")
+    assert page.status == 200
+    assert page.text == dev.ask("GET", "/").text.replace(dev.tokens[0], "")
+
+
 @pytest.mark.parametrize("what, code", [("connection", 1006), ("token", 4002), ("account", 4003),
                                         ("worker", 1006)])
 async def test_a_visitor_may_break_things(dev, what, code):

@@ -1,5 +1,6 @@
 import { BelfryProvider } from "belfry-client/react";
 import { client, token } from "./belfry.js";
+import { AskForToken } from "./parts/AskForToken.js";
 import { Accounts, Budgets, Goals } from "./parts/Budgets.js";
 import { ConnectionBadge } from "./parts/Connection.js";
 import { BreakThings, EventButtons } from "./parts/Controls.js";
@@ -9,7 +10,7 @@ import { ThemeSwitch } from "./parts/Theme.js";
 import { Transactions } from "./parts/Transactions.js";
 
 export function App() {
-  if (!token) return <p className="page">This server made no token for a first look.</p>;
+  if (!token) return <AskForToken />;
   return (
     <BelfryProvider client={client}>
       <div className="page">

@@ -3,8 +3,19 @@
 import { BelfryClient } from "belfry-client";
 import { bindStore } from "belfry-client/store";
 
-export const token =
-  document.querySelector<HTMLMetaElement>('meta[name="belfry-token"]')?.content ?? "";
+const KEY = "belfry-demo-token";
+
+/** --dev writes one into the page; then the server lets itself be broken, too. */
+const given = document.querySelector<HTMLMetaElement>('meta[name="belfry-token"]')?.content ?? "";
+export const isDev = given !== "";
+
+export const token = given || sessionStorage.getItem(KEY) || "";
+
+/** Kept as long as the tab. */
+export function keepToken(next: string): void {
+  sessionStorage.setItem(KEY, next);
+  location.reload();
+}
 
 /** As much of a socket as a client uses, with nobody at the other end. */
 class DeadSocket {

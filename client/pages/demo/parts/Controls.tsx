@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "react";
 import { useRealtimeStore } from "belfry-client/store";
-import { break_, network } from "../belfry.js";
+import { break_, isDev, network } from "../belfry.js";
 import { emit, useLedger } from "../producer.js";
 import { SINGLE, earn, save, spend } from "../world.js";
 import { Card } from "./Card.js";
@@ -44,6 +44,22 @@ export function EventButtons() {
 
 const OFFLINE_S = 8;
 
+/** What the server does to us when it runs for a first look. */
+const WAYS = [
+  ["connection", "Drop my connection"],
+  ["token", "Expire my token"],
+  ["worker", "Kill my worker"],
+  ["account", "Throw me out"],
+] as const;
+
+function toButton([what, name]: (typeof WAYS)[number]) {
+  return (
+    <button key={what} type="button" onClick={() => break_(what)}>
+      {name}
+    </button>
+  );
+}
+
 export function BreakThings() {
   const [left, setLeft] = useState(0);
   useEffect(() => {
@@ -61,21 +77,11 @@ export function BreakThings() {
   return (
     <Card title="Break it">
       <div className="buttons break">
-        <button type="button" onClick={() => break_("connection")}>
-          Drop my connection
-        </button>
+        {isDev && WAYS.slice(0, 1).map(toButton)}
         <button type="button" onClick={offline} disabled={left > 0}>
           {left > 0 ? `Offline for ${left} s` : `No network for ${OFFLINE_S} s`}
         </button>
-        <button type="button" onClick={() => break_("token")}>
-          Expire my token
-        </button>
-        <button type="button" onClick={() => break_("worker")}>
-          Kill my worker
-        </button>
-        <button type="button" onClick={() => break_("account")}>
-          Throw me out
-        </button>
+        {isDev && WAYS.slice(1).map(toButton)}
       </div>
       <LedgerView />
     </Card>
