@@ -32,6 +32,7 @@ EXTRA_DIST += \
     client/pages/admin/bell.svg \
     client/pages/admin/index.html \
     client/pages/admin/main.tsx \
+    client/pages/admin/parts/Explain.tsx \
     client/pages/admin/parts/Plot.tsx \
     client/pages/admin/parts/Tables.tsx \
     client/pages/admin/screenshot.png \

@@ -21,6 +21,7 @@ struct request {
 
 void api_health(const struct request *rq);
 void api_stats(const struct request *rq);
+void api_explain(const struct request *rq);
 void api_test_message(const struct request *rq);
 void api_broadcast(const struct request *rq);
 void api_metrics(const struct request *rq);

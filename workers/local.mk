@@ -9,6 +9,7 @@ workers_libworkers_la_SOURCES = \
     workers/admission.c \
     workers/admission.h \
     workers/api.h \
+    workers/api_explain.c \
     workers/api_health.c \
     workers/api_messages.c \
     workers/api_metrics.c \

@@ -39,6 +39,7 @@ static const struct route {
 } routes[] = {
     {"/ws/health", METHOD_GET, ANYONE, false, api_health},
     {"/ws/stats", METHOD_GET, ADMIN, false, api_stats},
+    {"/ws/explain", METHOD_GET, ADMIN, false, api_explain},
     {"/ws/test-message/{user_id}", METHOD_POST, USER_OR_ADMIN, false, api_test_message},
     {"/ws/broadcast", METHOD_POST, ADMIN, false, api_broadcast},
     {"/metrics", METHOD_GET, ANYONE, true, api_metrics},

@@ -1,4 +1,5 @@
 import { useState, type FormEvent } from "react";
+import { Explain } from "./parts/Explain.js";
 import { Plot } from "./parts/Plot.js";
 import { Reasons, Workers } from "./parts/Tables.js";
 import { quantile, rate, sum, type Counters, type Sample, type Stats } from "./stats.js";
@@ -40,7 +41,7 @@ export function App() {
       </header>
       {token === null || polled.isRefused
         ? <TokenForm error={polled.isRefused ? polled.error : null} use={use} />
-        : polled.instances.length > 0 && <Overview polled={polled} />}
+        : polled.instances.length > 0 && <Overview polled={polled} token={token} />}
     </div>
   );
 }
@@ -78,7 +79,7 @@ function State({ polled }: { polled: Polled }) {
   );
 }
 
-function Overview({ polled: { instances, samples } }: { polled: Polled }) {
+function Overview({ polled: { instances, samples }, token }: { polled: Polled; token: string }) {
   const stats = instances.map((one) => one.stats);
   const times = samples.map((s) => s.at / 1000);
   const rates = (name: "received" | "delivered" | "sentBytes") =>
@@ -105,6 +106,7 @@ function Overview({ polled: { instances, samples } }: { polled: Polled }) {
       <Workers instances={instances} />
       <Reasons title="Why connections ended" counters={merged(stats, (s) => s.statistics.closes)} drop={/^closed_/} none="None has ended." />
       <Reasons title="Not delivered as it came" counters={drops(stats)} drop={/^messages_/} none="Everything was delivered as it came." />
+      <Explain token={token} />
     </main>
   );
 }

@@ -48,8 +48,14 @@ it("shows devices, workers, plots, and why connections ended", async () => {
   await show(makeToken("root", { admin: true }));
   await page.getByRole("status").getByText("1 instance, 2 workers ready").waitFor();
   await eventually(async () => (await figure("devices")) === "1", "the device is seen");
-  expect(await page.locator("tbody tr").count()).toBe(2);
+  expect(await page.locator("tbody tr").count()).toBe(2); // workers
   expect(await page.locator("canvas").count()).toBe(4);
+  const { id } = await redis.produce("bob");
+  await eventually(() => client.lastId === id, "the message");
+  await page.getByLabel("user", { exact: true }).fill("bob");
+  await page.getByLabel("id of the message").fill(id);
+  await page.getByRole("button", { name: "Explain" }).click();
+  await page.getByRole("cell", { name: "written", exact: true }).waitFor();
   await server.ctl("kick", "bob");
   await page.locator(".reasons li", { hasText: "admin" }).waitFor();
   expect(page.url()).not.toContain("token");
