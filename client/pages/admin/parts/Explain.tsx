@@ -22,6 +22,8 @@ interface Answer {
 
 /** Records of the message first; those of the worker itself only where something happened to it. */
 const OF_WORKER = new Set(["started", "link-lost", "link-back"]);
+/** Only what was queued becomes something. */
+const QUEUED = new Set(["queued", "replayed", "repaired"]);
 const OF_CONNECTION = new Set(["opened", "closed", "given", "taken", "open"]);
 
 export function Explain({ token }: { token: string }) {
@@ -73,7 +75,7 @@ function Records({ answer }: { answer: Answer }) {
       </p>
       {rows.length > 0 && (
         <div className="scroll" tabIndex={0} role="region" aria-label="Table of what happened">
-          <table>
+          <table className="left">
             <thead>
               <tr>
                 <th scope="col">time</th><th scope="col">worker</th><th scope="col">connection</th>
@@ -85,9 +87,9 @@ function Records({ answer }: { answer: Answer }) {
                 <tr key={i}>
                   <td>{new Date(r.at_us / 1000).toISOString().slice(11, 23)}</td>
                   <td>{r.worker}</td>
-                  <td><code>{r.serial ?? "–"}</code></td>
+                  <td>{r.serial && r.serial !== "0" ? <code>{r.serial}</code> : "–"}</td>
                   <td>{r.fate}</td>
-                  <td>{r.end ?? "–"}</td>
+                  <td>{(QUEUED.has(r.fate) && r.end) || "–"}</td>
                   <td>{r.end_us ? `${((r.end_us - r.at_us) / 1000).toFixed(1)} ms` : "–"}</td>
                 </tr>
               ))}
