@@ -8,9 +8,6 @@ llhttp\.h           http
 wslay/              frame wsock wsclient
 openssl/            handshake publish redislink tlsio token_key token_keys wsclient
 jwt\.h              token_mint
-zlib\.h             deflate
-openssl/            handshake publish redislink tlsio token_keys wsclient
-jwt\.h              token token_keys
 zlib\.h             deflate pages
 seccomp\.h          sandbox
 hiredis/adapters/   redislink

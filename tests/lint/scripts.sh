@@ -3,13 +3,9 @@
 
 lint()
 {
-    for file in quickstart .ci/run etc/*.sh tests/chroot tests/*/run tests/e2e/valgrind \
-        tests/fuzz/coverage tests/fuzz/minimize tests/lint/*.sh; do
-    for file in quickstart .ci/run client/check client/install etc/*.sh tests/chroot tests/*/run \
-    for file in quickstart .ci/run client/check client/embed client/install etc/*.sh tests/chroot tests/*/run \
-        tests/lint/*.sh; do
     for file in quickstart .ci/run client/check client/embed client/install client/make-pages \
-        client/pages-for-dist etc/*.sh tests/chroot tests/*/run tests/lint/*.sh; do
+        client/pages-for-dist etc/*.sh tests/chroot tests/*/run tests/e2e/valgrind \
+        tests/fuzz/coverage tests/fuzz/minimize tests/lint/*.sh; do
         [ -f "$file" ] || continue
         case $(head -n 1 "$file") in
         '#!/bin/bash') bash -n "$file" 2>&1 ;;
