@@ -45,8 +45,10 @@ const ANSWER_TIMEOUT = 3_000;
 /** How often a visible tab asks whether the leader is there. */
 const CHECK_INTERVAL = 30_000;
 
+/** Pages only: Node has both means, too, but no tabs. */
 export function canShare(): boolean {
   return (
+    typeof document !== "undefined" &&
     typeof BroadcastChannel === "function" &&
     typeof navigator !== "undefined" &&
     typeof navigator.locks?.request === "function"

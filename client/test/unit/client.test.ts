@@ -40,6 +40,16 @@ async function connected(options: Partial<BelfryOptions> = {}) {
 }
 
 describe("connecting", () => {
+  it("shares with nobody outside of a page", async () => {
+    vi.stubGlobal("navigator", { locks: { request: vi.fn() } });
+    const client = make({ share: true });
+    client.connect();
+    await settle();
+    FakeSocket.last.accept();
+    expect(client.state.role).toBe("alone");
+    vi.unstubAllGlobals();
+  });
+
   it("offers belfry.v1 and gives the token in the first frame, not in the URL", async () => {
     const client = make({ types: ["NOTIFICATION"] });
     client.connect();
