@@ -47,6 +47,7 @@ static void add_ring(const struct trace *t, uint32_t slot, const struct inquiry 
 void api_explain(const struct request *rq)
 {
     const struct trace *t = rq->worker->start->trace;
+    bool is_on = t && t->segment;
     struct inquiry q = {0};
     struct text_buf body = {0};
     bool is_cut = false;
@@ -54,15 +55,15 @@ void api_explain(const struct request *rq)
         reply_error(rq->reply, 422, "user and id: are required as query parameters", NULL);
         return;
     }
-    if (t->segment && (uint64_t)t->slots * t->size > MAX_RECORDS) {
+    if (is_on && (uint64_t)t->slots * t->size > MAX_RECORDS) {
         reply_error(rq->reply, 503, "The trace is too large to be read here: belfryctl explain",
                     NULL);
         return;
     }
     struct trace_record *found = calloc(TRACE_FOUND_MAX, sizeof(*found));
     text_addf(&body, "{\"instance_id\":\"%s\",\"trace_size\":%u,\"records\":[",
-              rq->worker->start->instance_id, t->segment ? t->size : 0);
-    for (uint32_t slot = 0; found && t->segment && slot < t->slots && !body.failed; slot++)
+              rq->worker->start->instance_id, is_on ? t->size : 0);
+    for (uint32_t slot = 0; found && is_on && slot < t->slots && !body.failed; slot++)
         add_ring(t, slot, &q, found, &body, &is_cut);
     body.failed |= !found;
     free(found);

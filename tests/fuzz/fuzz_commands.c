@@ -60,6 +60,12 @@ void conn_close(struct conn *c, enum close_reason reason)
     closes++;
 }
 
+/* With --dev only. */
+void conn_drop(struct conn *c, enum close_reason reason)
+{
+    conn_close(c, reason);
+}
+
 const char *conn_id(const struct conn *c, char out[CONN_ID_BYTES])
 {
     (void)c;

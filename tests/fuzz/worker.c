@@ -21,6 +21,7 @@
 #include "workers/handover.h"
 #include "workers/inquest.h"
 #include "workers/marker.h"
+#include "workers/pages.h"
 #include "workers/pressure.h"
 #include "workers/push.h"
 #include "workers/redislink.h"
@@ -45,6 +46,15 @@ static struct usertable *users;
 static struct keys keys;
 static struct redisurl url;
 static struct worker_start start;
+
+/* A page and what belongs to it, one of them compressed. */
+static struct page page_items[] = {
+    {.route = "/", .content_type = "text/html", .etag = "\"0123\"",
+     .plain = {"<!doctype html>", 15}, .gzip = {"packed", 6}},
+    {.route = "/ws-assets/a.js", .content_type = "text/javascript", .etag = "\"4567\"",
+     .is_asset = true, .plain = {"0", 1}},
+};
+static const struct pages pages = {2, page_items};
 static struct token_keys *token_keys;
 static struct ev_check turn_start;
 static struct ev_prepare turn_end;
@@ -654,7 +664,7 @@ static void begin_process(void)
                                   .redis = &url,
                                   .token_keys = token_keys,
                                   .instance_id = "fuzz",
-                                  .demo_page = "<!doctype html>",
+                                  .pages = &pages,
                                   .control_fd = -1};
 }
 
