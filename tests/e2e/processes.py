@@ -3,6 +3,7 @@
 Every process is ended by its own pid, at the latest when the tests end.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -130,6 +131,7 @@ def make_directory():
     """Short (a unix socket's path has 107 bytes), and open to the user the workers become."""
     path = tempfile.mkdtemp(prefix="belfry-", dir="/tmp")
     os.chmod(path, 0o755)
+    atexit.register(remove_directory, path)
     return path
 
 
