@@ -12,11 +12,12 @@
 
 #define CALM_MS 1000   /* between two measurements, where nothing depends on them */
 #define ALERT_MS 100
+#define TRIM_MS 1000   /* between two looks at what the heap keeps: it walks all free chunks */
 #define WORTH_BYTES 4096 /* who holds less is not closed for it */
 
 struct pressure {
     struct worker *w;
-    int64_t next_ms;
+    int64_t next_ms, next_trim_ms;
     long page_bytes;
     bool is_high;
 };
@@ -64,11 +65,14 @@ static uint64_t measure(const struct pressure *p)
     return (resident - shared) * (uint64_t)p->page_bytes;
 }
 
-static void trim(void)
+/* What the heap keeps of what was freed is given back. Returns what is held then. */
+static uint64_t trim(struct pressure *p)
 {
 #ifdef __GLIBC__
     malloc_trim(0);
 #endif
+    p->next_trim_ms = worker_now_ms(p->w) + TRIM_MS;
+    return measure(p);
 }
 
 /* ---- shedding ---- */
@@ -128,14 +132,11 @@ void pressure_turn(struct pressure *p)
         return;
     p->next_ms = now_ms + (max ? ALERT_MS : CALM_MS);
     uint64_t bytes = measure(p);
-    if (max && bytes > high) { /* what the heap keeps of what was freed is not needed */
-        trim();
-        bytes = measure(p);
-    }
+    if (max && bytes > high && (bytes > max || now_ms >= p->next_trim_ms))
+        bytes = trim(p);
     if (max && bytes > max) {
         shed(p, bytes - max);
-        trim();
-        bytes = measure(p);
+        bytes = trim(p);
     }
     counters_set(CTR_memory_bytes, bytes);
     if (max)
