@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from harness import Client, RawClient, Refused, message, publish, token, unique
+from waiting import eventually
 
 TEXT, PING, CLOSE = 1, 9, 8
 HEALTH = b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -40,10 +41,24 @@ def all_kilobytes(server):
     return sum(kilobytes(pid) for pid in server.worker_pids())
 
 
-def cpu_seconds(pid):
+def process_fields(pid):
     with open("/proc/%d/stat" % pid, encoding="ascii") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
+        return f.read().rsplit(")", 1)[1].split()
+
+
+def cpu_seconds(pid):
+    fields = process_fields(pid)
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+def wait_for_rest(pid):
+    """Until the process has nothing more to do."""
+    def rests():
+        spent = cpu_seconds(pid)
+        time.sleep(0.05)  # several ticks of its clock
+        return process_fields(pid)[0] == "S" and cpu_seconds(pid) == spent
+
+    eventually(rests, "a process at rest")
 
 
 def raw(server, user, **how):
@@ -241,6 +256,18 @@ def _is_served(sock):
     return False
 
 
+def get_stuck(sock, pid):
+    """Asks and takes no answer, until the server does not read, either."""
+    sock.settimeout(0.05)
+    is_stuck = False
+    while not is_stuck:
+        is_stuck = True
+        with contextlib.suppress(TimeoutError):
+            while sock.send(HEALTH * 1000):
+                is_stuck = False
+        wait_for_rest(pid)
+
+
 def test_without_any_descriptor_one_is_told_and_nothing_spins(make_server, user):
     server = make_server(workers="1", max_connections_per_user="unlimited")
     limited(server, 100)
@@ -250,10 +277,7 @@ def test_without_any_descriptor_one_is_told_and_nothing_spins(make_server, user)
         while _is_served(sock := kept.enter_context(server.connect())):
             stuck.append(sock)
             assert len(stuck) < 100
-            sock.settimeout(0.05)
-            with contextlib.suppress(socket.timeout, TimeoutError):
-                while True:  # answers that nobody takes: this one makes no room
-                    sock.send(HEALTH * 1000)
+            get_stuck(sock, pid)  # this one makes no room
         answer = harness.read_answer(kept.enter_context(server.connect()))
         assert answer.status == 503 and answer.headers["Retry-After"]
         waiting = [kept.enter_context(server.connect()) for _ in range(50)]
