@@ -14,6 +14,7 @@
 
 #define RETRY_S 0.1
 #define GRACE_S 0.05
+#define PLAIN_PROBES 12  /* between two tries of what was refused */
 #define LIFE_INTERVALS 3 /* of a probe: its key's, and the longest wait for its echo */
 
 /* One probe at a time. Its text is its number, so that a late echo of an earlier one counts for
@@ -25,7 +26,7 @@ struct canary {
     int64_t sent_us;           /* monotonic */
     bool is_awaited;           /* published, no echo yet */
     bool is_late;              /* due, and one more look at the sockets is taken first */
-    bool is_plain;             /* scripts or writes are refused here: PUBLISH alone */
+    unsigned plain;            /* scripts or writes are refused: so many probes by PUBLISH alone */
     unsigned waits;            /* intervals the echo was awaited while others came */
     uint64_t received;         /* messages that had come by then */
     struct store_call *call;   /* the publication, until Redis answered it */
@@ -51,8 +52,9 @@ static void on_published(void *data, int error, int64_t receivers)
     c->call = NULL;
     if (error == -EROFS) {
         on_demoted(c);
-    } else if (error == -EIO && !c->is_plain) {
-        c->is_plain = true;
+    } else if (error == -EIO && !c->plain) {
+        c->plain = PLAIN_PROBES;
+        c->is_awaited = false; /* it was not published: that it does not come back says nothing */
         tick_after(c, RETRY_S);
     }
     if (error)
@@ -90,10 +92,12 @@ static void probe(struct canary *c)
     c->sent_us = clock_mono_us();
     struct text_span span = {text, (size_t)len};
     const char *channel = subscriber_probe_channel(c->w->subscriber);
-    c->call = c->is_plain ? store_publish(c->w->store, channel, span, on_published, c)
-                          : store_probe(c->w->store, channel, span, LIFE_INTERVALS *
-                                        c->w->opt->redis_probe_interval, on_published, c);
+    c->call = c->plain ? store_publish(c->w->store, channel, span, on_published, c)
+                       : store_probe(c->w->store, channel, span, LIFE_INTERVALS *
+                                     c->w->opt->redis_probe_interval, on_published, c);
     c->is_awaited = c->call != NULL;
+    if (c->call && c->plain)
+        c->plain--;
     if (!c->call) /* the command link is not up yet: soon */
         tick_after(c, RETRY_S);
 }
@@ -156,7 +160,8 @@ void canary_on_subscribed(struct canary *c)
 {
     store_cancel(c->call);
     c->call = NULL;
-    c->is_awaited = c->is_plain = false;
+    c->is_awaited = false;
+    c->plain = 0;
     tick_after(c, interval(c));
     probe(c);
 }

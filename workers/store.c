@@ -35,6 +35,7 @@ struct store_call {
     void *data;
     char *user_id;    /* of a reading */
     bool is_bounded;  /* the reading is asked for a second time, by the script that bounds it */
+    bool is_out_of_memory; /* Redis is */
     int argc;         /* of a script: kept for EVAL */
     char **argv;
     size_t *argvlen;
@@ -339,12 +340,12 @@ static bool retry_script(struct store_call *c, const redisReply *reply)
     return true;
 }
 
-/* True when what is stored for the user is too much to be read as it is, and the script was sent
- * that reads a part. */
+/* True when what is stored for the user is too much to be read as it is, or Redis has no memory left
+ * for transactions, and the script was sent that reads a part and does without. */
 static bool retry_bounded(struct store_call *c, const redisReply *reply)
 {
     if (c->kind != KIND_USER || c->is_bounded || c->is_cancelled ||
-        reply->type != REDIS_REPLY_NIL)
+        (reply->type != REDIS_REPLY_NIL && !c->is_out_of_memory))
         return false;
     c->is_bounded = true;
     if (!redislink_async(c->store->link) || send_bounded(c) < 0)
@@ -375,8 +376,13 @@ static void on_part(redisAsyncContext *ac, void *reply, void *data)
 {
     (void)ac;
     const redisReply *r = reply;
-    if (r && r->type == REDIS_REPLY_ERROR)
-        note_error(data, r);
+    struct store_call *c = data;
+    if (!r || r->type != REDIS_REPLY_ERROR)
+        return;
+    if (c->kind == KIND_USER && !strncmp(r->str, "OOM ", 4))
+        c->is_out_of_memory = true; /* within MULTI it refuses also what only reads */
+    else
+        note_error(c, r);
 }
 
 /* ---- sending ---- */

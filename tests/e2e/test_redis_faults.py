@@ -252,6 +252,44 @@ async def test_a_redis_that_refuses_writes_is_an_error_of_the_request_alone(
         assert (await c.command("ping"))["type"] == "pong"
 
 
+def without_memory(redis):
+    redis.client.config_set("maxmemory", "1")
+
+
+def without_scripts(redis):
+    redis.client.acl_setuser("default", enabled=True, categories=["+@all"], commands=["-eval"],
+                             keys=["*"], channels=["*"], nopass=True)
+
+
+@pytest.mark.parametrize("limit", [without_memory, without_scripts])
+async def test_a_redis_that_refuses_part_goes_on_delivering(make_redis, make_server, user, limit):
+    """Without memory it refuses writes, and within MULTI everything; but it publishes, and answers
+    what only reads."""
+    redis = make_redis()
+    server = make_server(use_redis=redis, **PROBES)
+    store(redis, user, stored := message(user=user))
+
+    def published():
+        return redis.client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
+
+    def lost():
+        return server.stats()["statistics"]["redis_stats"]["redis_probe_failures"]
+
+    async with await Client.attach(server, user) as c:
+        await c.take(1)
+        limit(redis)
+        before, lost_before = published(), lost()
+        harness.eventually(lambda: published() >= before + 12, "probes go on")
+        assert server.health().status == 200
+        assert lost() == lost_before
+        harness.publish(redis, user, one := message(user=user))
+        assert (await c.next())["id"] == one["id"]
+        async with await Client.attach(server, user) as late:
+            assert late.sync["sync"]["missed"] == 1
+            assert (await late.next())["id"] == stored["id"]
+        await c.nothing()
+
+
 # ---- ways to Redis ------------------------------------------------------------------------------
 
 
@@ -308,7 +346,7 @@ async def test_two_instances_on_one_redis_serve_one_user_together(redis, make_se
         for c in (a, b):
             assert (await c.next())["id"] == answer.json["id"]
         reply = await a.command("mark_notification_read", {"notification_ids": [first["id"]]})
-        heard = await b.expect("NOTIFICATIONS_MARKED_READ")
+        heard = await b.expect("notifications_marked_read")
         assert heard["payload"]["marked_read"] == reply["payload"]["marked_read"]
         for c in (a, b):
             await c.nothing()
