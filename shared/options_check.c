@@ -101,6 +101,38 @@ static void check_files(struct checker *c)
         say(c, true, OPT_tls_key, "tls-certificate is needed with it");
 }
 
+/* Looks whether path can be made: its directory is there, and path itself is none. Paths that systemd or
+ * a package makes before belfryd starts are not there yet, so for them it is only worth a word. */
+static void check_place(struct checker *c, enum option_id id, const char *path, bool is_error)
+{
+    char safe[256];
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
+    if (!dir)
+        return;
+    if (stat(dir, &st) < 0)
+        say(c, is_error, id, "the directory of \"%s\": %s", shown(path, safe), strerror(errno));
+    else if (!stat(path, &st) && S_ISDIR(st.st_mode))
+        say(c, true, id, "\"%s\" is a directory", shown(path, safe));
+    free(dir);
+}
+
+static void check_places(struct checker *c)
+{
+    static const char file[] = "file:", unix_socket[] = "unix:";
+    const struct options *o = c->o;
+    if (!strncmp(o->log_target, file, strlen(file)))
+        check_place(c, OPT_log_target, o->log_target + strlen(file), true);
+    if (o->pid_file[0])
+        check_place(c, OPT_pid_file, o->pid_file, false);
+    if (o->control_socket[0] && o->source[OPT_control_socket] != SOURCE_DEFAULT)
+        check_place(c, OPT_control_socket, o->control_socket, false);
+    for (size_t i = 0; i < o->listen.count; i++)
+        if (!strncmp(o->listen.items[i], unix_socket, strlen(unix_socket)))
+            check_place(c, OPT_listen, o->listen.items[i] + strlen(unix_socket), false);
+}
+
 /* ---- tokens ---- */
 
 /* Algorithms that have no key, where no set of keys may bring one. */
@@ -233,6 +265,7 @@ int options_check(const struct options *o, options_report_fn *report, void *repo
 {
     struct checker c = {o, report, report_data, false};
     check_files(&c);
+    check_places(&c);
     check_tokens(&c);
     check_addresses(&c);
     check_accounts(&c);

@@ -93,6 +93,33 @@ START_TEST(secret_files_are_looked_at)
 }
 END_TEST
 
+START_TEST(places_of_files_are_looked_at)
+{
+    char log[120], pid[120];
+    snprintf(log, sizeof(log), "--log-target=file:%s", in_folder("none/log"));
+    snprintf(pid, sizeof(pid), "--pid-file=%s", in_folder("none/pid"));
+    ck_assert_int_eq(load(secret(), log), 0);
+    ck_assert_int_eq(check(), -EINVAL);
+    assert_holds(&errors, "--log-target: the directory of \"");
+    assert_holds(&errors, "none/log\": No such file or directory\n");
+    ck_assert_int_eq(load(secret(), pid, "--control-socket=/nowhere/c", "--listen=unix:/nowhere/l"),
+                     0);
+    ck_assert_int_eq(check(), 0); /* who starts belfryd may make them */
+    assert_holds(&warnings, "--pid-file: the directory of \"");
+    assert_holds(&warnings, "--control-socket: the directory of \"/nowhere/c\": ");
+    assert_holds(&warnings, "--listen: the directory of \"/nowhere/l\": ");
+    ck_assert_int_eq(mkdir(in_folder("none"), 0700), 0);
+    ck_assert_int_eq(load(secret(), log, pid), 0);
+    ck_assert_int_eq(check(), 0);
+    assert_text(&warnings, "");
+    ck_assert_int_eq(mkdir(in_folder("none/log"), 0700), 0);
+    ck_assert_int_eq(check(), -EINVAL);
+    assert_holds(&errors, "none/log\" is a directory\n");
+    rmdir(in_folder("none/log"));
+    rmdir(in_folder("none"));
+}
+END_TEST
+
 START_TEST(certificate_and_key_come_together)
 {
     char certificate[100], key[100];
@@ -199,6 +226,7 @@ int main(void)
     tcase_add_test(tc, a_secret_is_all_that_a_default_configuration_lacks);
     tcase_add_test(tc, keys_and_algorithms_must_meet);
     tcase_add_test(tc, secret_files_are_looked_at);
+    tcase_add_test(tc, places_of_files_are_looked_at);
     tcase_add_test(tc, certificate_and_key_come_together);
     tcase_add_test(tc, dev_and_echo_need_local_addresses);
     tcase_add_test(tc, addresses_must_not_clash);
