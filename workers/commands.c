@@ -25,6 +25,7 @@
 #define COST_MARKS_EACH 100
 #define COST_REFRESH 4
 #define COST_AUTH 20
+#define RESUME_TEXT_BYTES 8192 /* of an auth frame's last_id or seen, as in a query */
 #define AWAITED_MAX 64       /* commands of one client that may wait for Redis */
 
 /* One message of a client. Spans point into the message. */
@@ -349,7 +350,8 @@ static void on_marked_read(void *data, int error, int64_t value)
     waiting_free(w);
 }
 
-/* What every device of the user but this one hears, on every worker and instance. */
+/* What every device of the user but this one hears, on every worker and instance; it is a reply, so
+ * in the case of the command. */
 static void write_marked_read(const struct call *call, const char *payload, size_t len,
                               struct text_buf *out)
 {
@@ -363,7 +365,7 @@ static void write_marked_read(const struct call *call, const char *payload, size
         return;
     }
     message_write(out, &w->style, NULL,
-                  w->style.lower_case ? "notifications_marked_read" : "NOTIFICATIONS_MARKED_READ",
+                  call->is_lower ? "notifications_marked_read" : "NOTIFICATIONS_MARKED_READ",
                   u->id, (struct text_span){payload, len}, channel.data, NULL);
     text_buf_free(&channel);
     if (out->failed)
@@ -513,7 +515,7 @@ static void add_seen(struct resume *r, const char *id, size_t len)
 
 static void on_seen(void *data, struct text_span value)
 {
-    char id[COMMANDS_MAX_ID_BYTES];
+    char id[RESUME_TEXT_BYTES];
     long len = json_string_decode(value, id, sizeof(id));
     if (len > 0)
         add_seen(data, id, (size_t)len);
@@ -535,7 +537,7 @@ static int read_resume(const struct call *call, struct resume **out)
 {
     struct text_span last_id = auth_member(call, "last_id", call->last_id);
     struct text_span seen = auth_member(call, "seen", call->seen);
-    char text[RESUME_SEEN_MAX * (COMMANDS_MAX_ID_BYTES + 1)];
+    char text[RESUME_TEXT_BYTES];
     if (!last_id.len && !seen.len)
         return 0;
     struct resume *r = calloc(1, sizeof(*r));

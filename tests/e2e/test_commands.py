@@ -96,7 +96,8 @@ async def test_read_marks_reach_every_device_and_are_remembered(redis, server, u
         assert reply["payload"]["marked_read"] == marked
         assert reply["payload"]["marked_at"].endswith("Z")
         for c in devices[1:]:
-            heard = await c.expect("NOTIFICATIONS_MARKED_READ")
+            heard = await c.expect("notifications_marked_read")
+            assert heard["type"] == reply["type"]
             assert heard["payload"]["marked_read"] == marked
         for c in devices:
             await c.nothing()
@@ -126,9 +127,10 @@ async def test_marks_and_acks_hold_on_every_instance(redis, server, make_server,
             await Client.attach(another, user) as there:
         for c in (here, there):
             await c.take(3)
-        reply = await here.command("mark_notification_read", {"notification_ids": [sent[0]["id"]]})
-        heard = await there.expect("NOTIFICATIONS_MARKED_READ")
-        assert heard["payload"] == reply["payload"]
+        for command in ("mark_notification_read", "MARK_NOTIFICATION_READ"):
+            reply = await here.command(command, {"notification_ids": [sent[0]["id"]]})
+            heard = await there.expect("notifications_marked_read")
+            assert (heard["type"], heard["payload"]) == (reply["type"], reply["payload"])
         await here.send({"type": "ack", "payload": {"last_id": sent[1]["id"]}})
         await here.command("ping")
         await harness.eventually_async(

@@ -208,6 +208,20 @@ async def test_the_auth_frame_may_carry_the_position_too(redis, server, user):
         await c.nothing()
 
 
+@pytest.mark.parametrize("length", [256, 257, 4000])
+async def test_a_position_may_have_a_long_id_in_the_auth_frame_too(redis, server, user, length):
+    sent = [message(user=user, id=c * length) for c in "abc"]
+    store(redis, user, *sent)
+    for seen in ([sent[0]["id"]], sent[0]["id"]):
+        async with await Client.open(server) as c:
+            await c.send({"type": "auth", "payload": {
+                "token": harness.token(user), "last_id": sent[1]["id"], "seen": seen}})
+            await c.expect("auth_ok")
+            assert (await c.expect("FULL_SYNC"))["sync"]["recovered"] is True
+            assert (await c.next())["id"] == sent[2]["id"]
+            await c.nothing()
+
+
 async def test_what_was_acked_is_not_replayed_to_a_device_without_position(redis, server, user):
     sent = [message(user=user) for _ in range(5)]
     store(redis, user, *sent)

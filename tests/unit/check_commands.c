@@ -345,7 +345,7 @@ START_TEST(marked_ids_are_stored_published_and_confirmed_once_redis_answered)
         "[\"n1\",\"n\\u0032\"]}}");
     ck_assert_str_eq(heard(), "");
     ck_assert_str_eq(store_key, "u1:n1,n2,");
-    ck_assert_ptr_nonnull(strstr(published, "\"type\":\"NOTIFICATIONS_MARKED_READ\""));
+    ck_assert_ptr_nonnull(strstr(published, "\"type\":\"notifications_marked_read\""));
     ck_assert_ptr_nonnull(strstr(published, "\"channel\":\"ws:user:u1\""));
     ck_assert_ptr_nonnull(strstr(published, "\"connection_id\":\"conn-5\"}"));
     ck_assert_int_eq(json_scan_object(published, strlen(published), NULL, NULL), JSON_OK);
