@@ -30,6 +30,7 @@ struct http {
     char last;               /* scan_head: byte before */
     bool is_started;         /* scan_head: past empty lines before the request */
     bool is_head_scanned;    /* the empty line was seen */
+    bool is_method_unknown;  /* skip_method has begun */
     bool is_head_parsed;
     bool is_whole;
     struct text_buf head;    /* target, names and values one after another */
@@ -367,17 +368,23 @@ static size_t scan_head(struct http *h, const char *bytes, size_t len, bool *is_
     return len;
 }
 
+/* After llhttp stumbled in the method, from there on: capitals up to a blank are a method that we do
+ * not know, all else is no method at all. As http_feed. */
+static int skip_method(struct http *h, const char *at, const char *end)
+{
+    while (at < end && *at >= 'A' && *at <= 'Z')
+        at++;
+    h->is_method_unknown = true;
+    if (at == end)
+        return 0;
+    return *at == ' ' ? -405 : -400;
+}
+
 static int status_of_error(const struct http *h, llhttp_errno_t error)
 {
-    const char *at = llhttp_get_error_pos(&h->parser);
     if (h->status)
         return h->status;
     switch (error) {
-    case HPE_INVALID_METHOD: {
-        /* Where a capital was wrong, it is a method that we do not know; else no method at all. */
-        char c = at ? *at : 0;
-        return c >= 'A' && c <= 'Z' ? 405 : 400;
-    }
     case HPE_INVALID_VERSION:
     case HPE_PAUSED_H2_UPGRADE:
         return 505;
@@ -389,15 +396,21 @@ static int status_of_error(const struct http *h, llhttp_errno_t error)
 /* Gives llhttp bytes; as http_feed. */
 static int parse(struct http *h, const char *bytes, size_t len, size_t *used)
 {
+    const char *end = bytes + len;
+    *used = len;
+    if (h->is_method_unknown)
+        return skip_method(h, bytes, end);
     llhttp_errno_t error = llhttp_execute(&h->parser, bytes, len);
     if (h->is_whole && h->status == 0) {
-        *used = error == HPE_OK ? len : (size_t)(llhttp_get_error_pos(&h->parser) - bytes);
+        if (error != HPE_OK)
+            *used = (size_t)(llhttp_get_error_pos(&h->parser) - bytes);
         return 1;
     }
-    if (error != HPE_OK)
-        return -status_of_error(h, error);
-    *used = len;
-    return 0;
+    if (error == HPE_INVALID_METHOD && h->status == 0) {
+        const char *at = llhttp_get_error_pos(&h->parser);
+        return at >= bytes && at < end && *at >= 'A' && *at <= 'Z' ? skip_method(h, at, end) : -400;
+    }
+    return error == HPE_OK ? 0 : -status_of_error(h, error);
 }
 
 static int feed_head(struct http *h, const char *bytes, size_t len, size_t *used)

@@ -304,6 +304,9 @@ START_TEST(unknown_methods_and_versions_are_told_apart)
 {
     refused("BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 405);
     refused("GETT / HTTP/1.1\r\nHost: h\r\n\r\n", 405);
+    refused("GARBAGE\r\n\r\n", 400); /* no method: nothing follows that it could be done to */
+    refused("BREW/ HTTP/1.1\r\n\r\n", 400);
+    refused("BReW / HTTP/1.1\r\n\r\n", 400);
     refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505);
     refused("GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505);
     refused("GET / HTTP/3.0\r\nHost: h\r\n\r\n", 505);
