@@ -202,6 +202,14 @@ void acceptor_stop(struct acceptor *a, bool is_replaced)
     stop_ports(a, !is_replaced);
 }
 
+void acceptor_abandon(struct acceptor *a)
+{
+    for (size_t i = 0; a && i < a->port_count; i++)
+        close(a->ports[i].listener->fd);
+    if (a)
+        a->port_count = 0;
+}
+
 bool acceptor_has_clients(const struct acceptor *a)
 {
     bool has_clients = a && ev_is_active(&a->pause);

@@ -433,6 +433,8 @@ static void on_control(struct ev_loop *loop, ev_io *io, int events)
         if (got < 0) {
             ev_io_stop(loop, io);
             stop(life, got == -EPIPE ? "master is gone" : "control link failed");
+            acceptor_stop(life->worker.acceptor, true);
+            acceptor_abandon(life->worker.acceptor);
             return;
         }
         on_message(life, &life->message);

@@ -128,6 +128,26 @@ def test_the_workers_end_with_a_killed_master(make_server):
     harness.eventually(lambda: not any(is_alive(p) for p in pids), "workers end")
 
 
+def test_a_port_without_a_master_refuses_while_its_workers_still_close(make_server):
+    server = make_server(workers="1")
+    pid, = server.worker_pids()
+    deaf = harness.RawClient(server, "token=" + token(unique()))  # will not answer the close
+
+    def is_refused():
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    server.signal(signal.SIGKILL)
+    assert server.wait() == -9
+    harness.eventually(is_refused, "the port is shut")
+    assert is_alive(pid)
+    deaf.sock.close()
+    harness.eventually(lambda: not is_alive(pid), "the worker ends")
+
+
 # ---- stopping -----------------------------------------------------------------------------------
 
 
