@@ -154,7 +154,9 @@ def test_new_versions_are_spoken(server, version):
     said = s_client(server, version)
     assert "HTTP/1.1 200" in said, said
     assert "TLSv" + version[-3:].replace("_", ".") in said
-    assert "Compression: NONE" in said and "Secure Renegotiation" in said
+    # OpenSSL 3.5 says neither of TLS 1.3, which has neither.
+    assert "Compression: " not in said or "Compression: NONE" in said
+    assert version == "-tls1_3" or "Secure Renegotiation IS supported" in said
     counts(server, "tls_handshakes", before)
 
 
