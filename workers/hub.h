@@ -13,9 +13,9 @@
 
 #include "workers/device.h"
 
+struct answer;     /* session_answer.c: what was read of a list */
 struct expected;   /* session_handover.c: devices are on their way from another worker */
 struct hub;
-struct kept;       /* session_kept.c: an answer that waits */
 struct recent;     /* recent.h: ids this user's devices were sent */
 struct store_call; /* store.h */
 
@@ -47,7 +47,7 @@ struct user {
     struct recent *recent;        /* session.c; NULL: nothing yet */
     struct expected *expected;    /* session_handover.c: is kept while there is one */
     struct store_call *reading;   /* session.c: its list is being read */
-    struct kept *kept;            /* session.c: it was read, and waits for the subscriber link */
+    struct answer *answer;        /* session.c: it was read, and is not applied yet */
     uint64_t newest_listed;       /* session.c: id of its newest stored message; 0: none */
     struct user *line_next, *line_prev; /* in the line of its place */
     uint32_t device_count;

@@ -98,7 +98,7 @@ workers_libworkers_la_SOURCES = \
     workers/session.h \
     workers/session_handover.c \
     workers/session_handover.h \
-    workers/session_kept.c \
+    workers/session_answer.c \
     workers/session_lag.c \
     workers/session_left_out.c \
     workers/session_list.c \

@@ -66,6 +66,9 @@ void session_on_message(struct worker *w, struct user *u, struct text_span paylo
 void session_prefetch(const struct user *u);
 void session_prefetch_more(const struct user *u);
 void session_on_broadcast(struct worker *w, const char *payload, size_t len);
+/* At the end of each turn: goes on with lists that were read, for some milliseconds. now_us:
+ * clock_mono_us. True when there is more to do. */
+bool session_work(struct worker *w, int64_t now_us);
 /* At the end of each turn: goes on giving broadcasts to all devices, for some milliseconds. True
  * when there is more to do. */
 bool session_relay_broadcasts(struct worker *w);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "shared/clock.h"
 #include "shared/log.h"
 #include "workers/fullsync.h"
 #include "workers/session_parts.h"
@@ -92,16 +93,41 @@ size_t session_list_stale_marks(const struct session_list *l, const struct store
 
 /* ---- interface ---- */
 
-int session_list_read(struct session_list *l, const struct user *u, const struct store_user *stored)
+/* So many bytes are read between two looks at the clock: more than the link brings in a turn. */
+#define CLOCK_EVERY_BYTES 32768
+
+/* False: time is over, and something is left. */
+static bool read_entries(struct session_list *l, const struct user *u,
+                         const struct store_user *stored, int64_t until_us)
+{
+    size_t bytes = 0;
+    for (; l->read_count < l->count; l->read_count++) {
+        struct text_span raw = stored->entries[l->read_count];
+        if (bytes >= CLOCK_EVERY_BYTES) {
+            bytes = 0;
+            if (clock_mono_us() >= until_us)
+                return false;
+        }
+        read_entry(l, u, l->read_count, raw);
+        bytes += raw.len;
+    }
+    return true;
+}
+
+static int begin(struct session_list *l, const struct store_user *stored)
 {
     *l = (struct session_list){.count = stored->entry_count,
                                .is_cut = stored->is_cut,
                                .snapshot = stored->snapshot};
+    return allocate(l, l->count);
+}
+
+/* What needs all entries. */
+static int conclude(struct session_list *l, const struct store_user *stored)
+{
     uint32_t *scratch = malloc((2 * l->count + 1) * sizeof(*scratch));
-    int error = scratch ? allocate(l, l->count) : -ENOMEM;
+    int error = scratch ? 0 : -ENOMEM;
     if (!error) {
-        for (size_t i = 0; i < l->count; i++)
-            read_entry(l, u, i, stored->entries[i]);
         l->order_count = merge_order(l->entries, l->count, l->order, scratch);
         for (size_t k = l->order_count; k-- > 0 && !l->last_id.len;)
             if (l->entries[l->order[k]].has_id)
@@ -113,6 +139,16 @@ int session_list_read(struct session_list *l, const struct user *u, const struct
         error = count_unread(l, stored);
     }
     free(scratch);
+    return error;
+}
+
+int session_list_read(struct session_list *l, const struct user *u, const struct store_user *stored,
+                      int64_t until_us)
+{
+    int error = l->block ? 0 : begin(l, stored);
+    if (!error && !read_entries(l, u, stored, until_us))
+        return -EAGAIN;
+    error = error ? error : conclude(l, stored);
     if (error)
         session_list_free(l);
     return error;

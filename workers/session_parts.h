@@ -1,5 +1,5 @@
 /*
- * session_parts.h - what session.c, session_read.c, session_kept.c, session_left_out.c,
+ * session_parts.h - what session.c, session_read.c, session_answer.c, session_left_out.c,
  * session_live.c, session_lag.c and session_refresh.c share; nobody else's.
  */
 #ifndef BELFRY_WORKERS_SESSION_PARTS_H
@@ -38,8 +38,9 @@ struct sessions {
     struct worker *w;
     struct user_line ready;      /* lists to be read, in order */
     struct user_line delayed;    /* their reading failed: moved to ready by retry */
-    size_t in_flight;            /* lists asked for, and lists that wait for a marker */
-    size_t kept_bytes;           /* of the latter */
+    size_t in_flight;            /* lists asked for, and those that came and are not applied yet */
+    struct answer *first_answer, *last_answer; /* to be taken apart or applied, in order */
+    size_t waiting_bytes;        /* of those that wait for a marker */
     struct ev_timer retry;
     unsigned failures;           /* in a row: spaces the retries */
     size_t refreshes_waiting;
@@ -92,23 +93,6 @@ void session_cancel_reading(struct sessions *s, struct user *u);
 void session_start_readings(struct sessions *s);
 void session_retry_later(struct sessions *s);
 
-/* ---- session_kept.c: an answer that waits for a marker ---- */
-
-struct kept {
-    struct marker marker;
-    struct store_user stored;
-    size_t bytes;
-};
-
-/* Copies an answer and asks for a marker: fn gets the user. 0, -ENOMEM, or -ENOBUFS: so much waits
- * already. */
-int session_keep(struct sessions *s, struct user *u, const struct store_user *stored,
-                 marker_fn *fn);
-/* The marker came: what was kept, to be freed. */
-struct kept *session_take_kept(struct sessions *s, struct user *u);
-/* Takes it back. Accepts a user who has none. */
-void session_unkeep(struct sessions *s, struct user *u);
-
 /* ---- session_left_out.c: what a device was not given, and may still come live ---- */
 
 /* 0 or -ENOMEM. */
@@ -126,6 +110,7 @@ int session_left_out_restore(struct device *d, struct text_span saved); /* 0, -E
 struct session_list {
     void *block; /* the arrays below */
     size_t count;
+    size_t read_count;       /* of these, looked at */
     struct message *messages;
     struct merge_entry *entries;
     struct frame **frames;   /* made when first sent */
@@ -140,9 +125,10 @@ struct session_list {
     uint64_t acked;
 };
 
-/* 0 or -ENOMEM. Spans point into stored. */
+/* l is zero before the first call. 0; -EAGAIN: the time (clock_mono_us) is over before all is read,
+ * and the same call goes on; -ENOMEM. Spans point into stored. */
 int session_list_read(struct session_list *l, const struct user *u,
-                      const struct store_user *stored);
+                      const struct store_user *stored, int64_t until_us);
 void session_list_free(struct session_list *l);
 /* Frame of an entry (borrowed), NULL without memory. */
 struct frame *session_list_frame(struct session_list *l, uint32_t index);
@@ -152,6 +138,38 @@ size_t session_list_stale_marks(const struct session_list *l, const struct store
 /* Sends FULL_SYNC. */
 void session_list_full_sync(const struct session_list *l, struct device *d, const char *type,
                             bool is_recovered, size_t missed);
+
+/* ---- session_answer.c: an answer of Redis, until it is applied ---- */
+
+struct answer;
+/* It was taken apart, or could not be; and once more after session_answer_wait. The answer is the
+ * callee's to free. */
+typedef void answer_fn(void *data, struct answer *a, int error);
+
+struct answer {
+    struct answer *next, *prev; /* in the line of those to be worked off */
+    struct sessions *s;
+    const struct user *u;
+    answer_fn *fn;
+    void *data;
+    struct store_user stored;
+    struct session_list list;
+    struct marker marker;
+    size_t waiting_bytes; /* it waits for the marker; else 0 */
+    int error;
+    bool is_in_line;
+    bool is_read;         /* list is whole */
+    bool is_settled;      /* the link has brought all that was published before */
+};
+
+/* Takes what is stored, and lines up for session_work. NULL without memory, and stored untouched. */
+struct answer *session_answer_new(struct sessions *s, const struct user *u,
+                                  struct store_user *stored, answer_fn *fn, void *data);
+/* To be called again once the link has brought what was published by now. 0, or -ENOBUFS: so much
+ * waits already. */
+int session_answer_wait(struct answer *a);
+/* Wherever it stands. Accepts NULL. */
+void session_answer_free(struct answer *a);
 
 /* ---- session_broadcast.c ---- */
 

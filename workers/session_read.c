@@ -46,7 +46,7 @@ static bool has_waiting(const struct sessions *s, const struct user *u)
 
 void session_want_reading(struct sessions *s, struct user *u)
 {
-    if (u->subscription != SUBSCRIPTION_CONFIRMED || u->reading || u->kept ||
+    if (u->subscription != SUBSCRIPTION_CONFIRMED || u->reading || u->answer ||
         u->place != PLACE_NONE)
         return;
     hub_line_add(&s->ready, u, PLACE_READY);
@@ -56,6 +56,7 @@ void session_want_reading(struct sessions *s, struct user *u)
 static void let_go(struct sessions *s, struct user *u)
 {
     u->reading = NULL;
+    u->answer = NULL;
     u->is_spoiled = false;
     s->in_flight--;
     for (struct device *d = u->devices; d; d = d->next)
@@ -65,10 +66,10 @@ static void let_go(struct sessions *s, struct user *u)
 void session_cancel_reading(struct sessions *s, struct user *u)
 {
     leave_line(s, u);
-    if (!u->reading && !u->kept)
+    if (!u->reading && !u->answer)
         return;
     store_cancel(u->reading);
-    session_unkeep(s, u);
+    session_answer_free(u->answer);
     let_go(s, u);
 }
 
@@ -78,7 +79,7 @@ void session_cancel_reading(struct sessions *s, struct user *u)
 struct applying {
     struct sessions *s;
     struct user *u;
-    struct session_list list;
+    struct session_list *list;
     struct merge_known known;
     bool has_live;     /* the user had devices before, and known is what they have */
     int64_t now_us;
@@ -116,7 +117,7 @@ static void go_live(struct device *d)
 static void give_missed(struct applying *a, struct device *d, size_t count, enum counter counter)
 {
     for (size_t i = 0; i < count; i++) {
-        struct frame *f = session_list_frame(&a->list, a->list.missed[i]);
+        struct frame *f = session_list_frame(a->list, a->list->missed[i]);
         if (!f) {
             conn_close(d->conn, CLOSE_INTERNAL);
             return;
@@ -160,8 +161,8 @@ static size_t held_to_listed(const struct session_list *l, const struct held_ids
 static size_t put_older_first(const struct applying *a, const struct device *d,
                               const struct held_ids *ids, size_t count)
 {
-    int64_t begins_us = count ? list_begins_us(&a->list) : 0;
-    size_t to_listed = begins_us ? held_to_listed(&a->list, ids) : 0;
+    int64_t begins_us = count ? list_begins_us(a->list) : 0;
+    size_t to_listed = begins_us ? held_to_listed(a->list, ids) : 0;
     size_t older = 0;
     for (size_t i = 0; i < count; i++) {
         uint32_t item = ids->out[i];
@@ -193,20 +194,20 @@ static void tell(struct applying *a, struct device *d, const struct held_ids *id
     const char *type = a->s->w->style.lower_case ? "full_sync" : "FULL_SYNC";
     size_t missed = 0;
     for (size_t i = 0; i < r->missed_count; i++) {
-        const struct message *m = &a->list.messages[a->list.missed[i]];
+        const struct message *m = &a->list->messages[a->list->missed[i]];
         missed += filter_allows(d->filter, m->type_hash);
     }
     for (size_t i = 0; i < older; i++)
         missed += session_wants(d, d->busy->held->items[ids->out[i]].frame);
-    session_list_full_sync(&a->list, d, type, r->is_recovered, missed);
+    session_list_full_sync(a->list, d, type, r->is_recovered, missed);
 }
 
 static struct merge_position position_of(const struct applying *a, const struct device *d)
 {
     const struct options *opt = a->s->w->opt;
     struct merge_position p = {
-        .has_acked = a->list.has_acked,
-        .acked = a->list.acked,
+        .has_acked = a->list->has_acked,
+        .acked = a->list->acked,
         .now_us = a->now_us,
         .replay_window_us = opt->replay_window * 1000,
         .replay_limit = (size_t)opt->replay_limit,
@@ -230,7 +231,7 @@ static bool may_be_on_its_way(const struct applying *a, const struct merge_entry
 static int leave_out(struct applying *a, struct device *d, const struct merge_position *p,
                      const struct merge_result *r)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     size_t count = 0, given = 0;
     if (r->is_placed || r->missed_count == l->order_count)
         return 0;
@@ -252,7 +253,7 @@ static int leave_out(struct applying *a, struct device *d, const struct merge_po
 
 static void attach(struct applying *a, struct device *d)
 {
-    struct session_list *l = &a->list;
+    struct session_list *l = a->list;
     struct held_ids held;
     if (held_ids_of(d, &held) < 0) {
         conn_close(d->conn, CLOSE_INTERNAL);
@@ -298,7 +299,7 @@ static const struct recent *recent_of(const struct applying *a, const struct dev
 /* There may have been older entries than the list has, or than were read of it. */
 static bool is_full(const struct applying *a)
 {
-    return a->list.is_cut || a->list.count >= (size_t)a->s->w->opt->history_size;
+    return a->list->is_cut || a->list->count >= (size_t)a->s->w->opt->history_size;
 }
 
 /*
@@ -308,7 +309,7 @@ static bool is_full(const struct applying *a)
  */
 static bool was_cut(const struct applying *a, const struct device *d, const struct held_ids *held)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     uint64_t newest;
     const struct recent *recent = recent_of(a, d, &newest);
     if (d->state != DEVICE_REPAIRING || !l->order_count || (!is_full(a) && !newest))
@@ -324,7 +325,7 @@ static bool was_cut(const struct applying *a, const struct device *d, const stru
 /* A device that is or was live: what its user's devices do not know. */
 static void catch_up(struct applying *a, struct device *d)
 {
-    struct session_list *l = &a->list;
+    struct session_list *l = a->list;
     struct held_ids held;
     if (held_ids_of(d, &held) < 0) {
         conn_close(d->conn, CLOSE_INTERNAL);
@@ -356,7 +357,7 @@ static bool is_known(const void *data, uint64_t id_hash)
  * for. */
 static void remember(struct applying *a)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     int64_t now_ms = worker_now_ms(a->s->w);
     for (size_t k = 0; k < l->order_count; k++) {
         (void)recent_add(&a->u->recent, a->s->known_limit, l->entries[l->order[k]].id_hash,
@@ -381,7 +382,7 @@ static void trim_marks(struct applying *a, const struct store_user *stored)
     struct text_span *stale = malloc(TRIM_MARKS * sizeof(*stale));
     if (!stale)
         return;
-    size_t count = session_list_stale_marks(&a->list, stored, stale, TRIM_MARKS);
+    size_t count = session_list_stale_marks(a->list, stored, stale, TRIM_MARKS);
     if (count)
         store_trim_read(a->s->w->store, a->u->id, stale, count, ignore, NULL);
     free(stale);
@@ -397,7 +398,7 @@ static void serve_devices(struct applying *a)
         if (d->state == DEVICE_ADOPTED)
             continue;
         if (d->busy->lag)
-            session_lag_serve(a->s, d, &a->list);
+            session_lag_serve(a->s, d, a->list);
         else if (d->state == DEVICE_ATTACHING && in_reading)
             attach(a, d);
         else if (d->state == DEVICE_LIVE || (d->state == DEVICE_REPAIRING && in_reading))
@@ -407,7 +408,7 @@ static void serve_devices(struct applying *a)
     remember(a);
     for (struct device *d = a->u->devices; d; d = d->next)
         if (d->state != DEVICE_ADOPTED) {
-            session_lag_listed(d, &a->list);
+            session_lag_listed(d, a->list);
             session_adopted_done(a->s, d);
         }
     if (!session_walked(a->s, a->u) && has_waiting(a->s, a->u))
@@ -426,7 +427,7 @@ static bool has_live(const struct user *u)
  * sent from the list when that was so. */
 static bool is_any_sent(const struct applying *a)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     for (size_t k = 0; k < l->order_count; k++) {
         uint64_t id = l->entries[l->order[k]].id_hash;
         if (recent_knows(a->u->recent, id) && !session_is_left_out_for_any(a->u, id))
@@ -438,7 +439,7 @@ static bool is_any_sent(const struct applying *a)
 /* The link brought an entry from there on. */
 static bool is_heard_from(const struct applying *a, size_t place)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     for (size_t k = place; k < l->order_count; k++)
         if (recent_was_heard(a->u->recent, l->entries[l->order[k]].id_hash))
             return true;
@@ -448,7 +449,7 @@ static bool is_heard_from(const struct applying *a, size_t place)
 /* A device stands nowhere in the list, and an entry it is not to be given may be on its way. */
 static bool leaves_out(const struct applying *a)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     for (const struct device *d = a->u->devices; d; d = d->next) {
         if (d->state != DEVICE_ATTACHING || !d->in_reading)
             continue;
@@ -469,7 +470,7 @@ static bool leaves_out(const struct applying *a)
  */
 static bool is_ahead(const struct applying *a)
 {
-    const struct session_list *l = &a->list;
+    const struct session_list *l = a->list;
     if (leaves_out(a))
         return true;
     if (!l->order_count || is_any_sent(a))
@@ -477,54 +478,27 @@ static bool is_ahead(const struct applying *a)
     return a->has_live || (is_full(a) && may_be_on_its_way(a, &l->entries[l->order[0]]));
 }
 
-/* is_settled: the link has brought all that was published before. 0; -EAGAIN: it is to be waited
- * for; -ENOMEM. */
-static int apply(struct sessions *s, struct user *u, const struct store_user *stored,
-                 bool is_settled)
+static struct applying applying_of(struct sessions *s, struct user *u, struct answer *answer)
 {
-    struct applying a = {.s = s, .u = u, .now_us = worker_wall_ms(s->w) * 1000};
-    int error = session_list_read(&a.list, u, stored);
-    if (error)
-        return error;
+    struct applying a = {.s = s,
+                         .u = u,
+                         .list = &answer->list,
+                         .has_live = has_live(u),
+                         .now_us = worker_wall_ms(s->w) * 1000};
     int64_t since_us = u->needs_repair && s->is_lost_at_set ? s->lost_at_us : a.now_us;
-    a.has_live = has_live(u);
     a.known = (struct merge_known){.is_known = is_known,
                                    .data = u->recent,
                                    .has_forgotten = recent_has_forgotten(u->recent),
                                    .before_us = since_us - SESSION_CROSSING_US};
-    if (!is_settled && is_ahead(&a)) {
-        error = -EAGAIN;
-    } else {
-        trim_marks(&a, stored);
-        serve_devices(&a); /* may free u */
-    }
-    session_list_free(&a.list);
-    return error;
+    return a;
 }
 
 /* ---- reading ---- */
 
-static void on_marker(void *data, int error);
-
-/* An answer came, and is applied, kept until the link has caught up, or asked for again. */
-static void conclude(struct sessions *s, struct user *u, int error,
-                     const struct store_user *stored, bool is_settled)
+/* The list is to be asked for again. */
+static void fail(struct sessions *s, struct user *u, int error)
 {
-    bool is_spoiled = u->is_spoiled;
-    u->is_spoiled = false;
-    s->in_flight--;
-    if (!error && !is_spoiled) {
-        s->failures = 0;
-        error = apply(s, u, stored, is_settled);
-        bool is_kept = error == -EAGAIN && !(error = session_keep(s, u, stored, on_marker));
-        s->in_flight += is_kept;
-        if (!error) {
-            session_start_readings(s);
-            return;
-        }
-    }
-    for (struct device *d = u->devices; d; d = d->next)
-        d->in_reading = false;
+    let_go(s, u);
     if (error && store_is_up(s->w->store)) { /* LOADING, no memory: not at once again */
         hub_line_add(&s->delayed, u, PLACE_DELAYED);
         session_retry_later(s);
@@ -533,21 +507,41 @@ static void conclude(struct sessions *s, struct user *u, int error,
     session_start_readings(s);
 }
 
-static void on_read(void *data, int error, const struct store_user *stored)
+/* Its list was taken apart, or the link has caught up with it. */
+static void on_answer(void *data, struct answer *a, int error)
 {
     struct user *u = data;
-    u->reading = NULL;
-    conclude(u->devices->conn->worker->sessions, u, error, stored, false);
+    struct sessions *s = a->s;
+    bool is_spoiled = u->is_spoiled;
+    u->is_spoiled = false;
+    if (!error && !is_spoiled) {
+        struct applying applying = applying_of(s, u, a);
+        s->failures = 0;
+        if (a->is_settled || !is_ahead(&applying)) {
+            u->answer = NULL;
+            s->in_flight--;
+            trim_marks(&applying, &a->stored);
+            serve_devices(&applying); /* may free u */
+            session_answer_free(a);
+            session_start_readings(s);
+            return;
+        }
+        if (!(error = session_answer_wait(a)))
+            return;
+    }
+    session_answer_free(a);
+    fail(s, u, error);
 }
 
-/* Where Redis refuses to publish markers, the list is taken as it came. */
-static void on_marker(void *data, int error)
+static void on_read(void *data, int error, struct store_user *stored)
 {
     struct user *u = data;
     struct sessions *s = u->devices->conn->worker->sessions;
-    struct kept *kept = session_take_kept(s, u);
-    conclude(s, u, error == -EIO ? 0 : error, &kept->stored, true);
-    free(kept);
+    u->reading = NULL;
+    if (!error && !(u->answer = session_answer_new(s, u, stored, on_answer, u)))
+        error = -ENOMEM;
+    if (error)
+        fail(s, u, error);
 }
 
 static bool start_reading(struct sessions *s, struct user *u)

@@ -13,7 +13,8 @@
 struct refresh {
     struct refresh *next;    /* of the same device, oldest first */
     struct device *device;
-    struct store_call *call; /* NULL: waits */
+    struct store_call *call; /* under way */
+    struct answer *answer;   /* it was answered; neither: it waits */
     struct frame *done;
     char type[16];
 };
@@ -23,7 +24,7 @@ static struct sessions *sessions_of(const struct device *d)
     return d->conn->worker->sessions;
 }
 
-static void on_read(void *data, int error, const struct store_user *stored);
+static void on_read(void *data, int error, struct store_user *stored);
 
 static void start(struct sessions *s, struct refresh *r)
 {
@@ -43,34 +44,48 @@ static void unlink_from_device(struct refresh *r)
     device_settle(r->device);
 }
 
-static void on_read(void *data, int error, const struct store_user *stored)
+static void try_again(struct sessions *s)
+{
+    s->refreshes_waiting++;
+    if (store_is_up(s->w->store))
+        session_retry_later(s);
+}
+
+static void on_answer(void *data, struct answer *a, int error)
 {
     struct refresh *r = data;
     struct device *d = r->device;
-    struct sessions *s = sessions_of(d);
+    struct sessions *s = a->s;
     struct user *u = d->user;
-    struct session_list l;
-    r->call = NULL;
-    if (error || session_list_read(&l, u, stored) < 0) {
-        s->refreshes_waiting++;
-        if (store_is_up(s->w->store))
-            session_retry_later(s);
+    r->answer = NULL;
+    if (error) {
+        session_answer_free(a);
+        try_again(s);
         return;
     }
     unlink_from_device(r); /* sending may close the session, which frees what the device has */
     session_walk(s, u);
-    session_list_full_sync(&l, d, r->type, true, 0);
+    session_list_full_sync(&a->list, d, r->type, true, 0);
     conn_send(d->conn, r->done);
     session_walked(s, u);
-    session_list_free(&l);
+    session_answer_free(a);
     frame_unref(r->done);
     free(r);
+}
+
+static void on_read(void *data, int error, struct store_user *stored)
+{
+    struct refresh *r = data;
+    struct sessions *s = sessions_of(r->device);
+    r->call = NULL;
+    if (error || !(r->answer = session_answer_new(s, r->device->user, stored, on_answer, r)))
+        try_again(s);
 }
 
 void session_refreshes_start(struct sessions *s, struct device *d)
 {
     for (struct refresh *r = d->busy->refreshes; r; r = r->next)
-        if (!r->call)
+        if (!r->call && !r->answer)
             start(s, r);
 }
 
@@ -91,10 +106,10 @@ void session_refreshes_free(struct sessions *s, struct device *d)
 {
     for (struct refresh *r = d->busy->refreshes, *next; r; r = next) {
         next = r->next;
-        if (r->call)
-            store_cancel(r->call);
-        else
+        if (!r->call && !r->answer)
             s->refreshes_waiting--;
+        store_cancel(r->call);
+        session_answer_free(r->answer);
         frame_unref(r->done);
         free(r);
     }

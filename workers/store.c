@@ -226,6 +226,16 @@ static void read_bounds(const struct store_call *c, redisReply *const *part,
                     "skipped", LOG_INT(skipped));
 }
 
+void store_user_free(struct store_user *user)
+{
+    free(user->entries);
+    free(user->read_ids);
+    for (size_t i = 0; i < 4; i++)
+        if (user->parts[i])
+            freeReplyObject(user->parts[i]);
+    *user = (struct store_user){0};
+}
+
 static void answer_user(struct store_call *c, const redisReply *reply)
 {
     struct store_user user = {0};
@@ -237,6 +247,11 @@ static void answer_user(struct store_call *c, const redisReply *reply)
     redisReply **part = reply->element;
     if (c->is_bounded)
         read_bounds(c, part + 4, &user);
+    for (size_t i = 0; i < 4; i++) { /* hiredis frees what it still has */
+        user.parts[i] = part[i];
+        part[i] = NULL;
+    }
+    part = user.parts;
     if (strings_of(c, part[0], &user.entries, &user.entry_count) &&
         strings_of(c, part[2], &user.read_ids, &user.read_count)) {
         user.snapshot = string_of(c, part[1]);
@@ -246,8 +261,7 @@ static void answer_user(struct store_call *c, const redisReply *reply)
         c->fn.user(c->data, 0, &user);
     } else
         call_fail(c, -ENOMEM);
-    free(user.entries);
-    free(user.read_ids);
+    store_user_free(&user);
 }
 
 static void answer_number(struct store_call *c, const redisReply *reply)

@@ -21,7 +21,9 @@
 
 struct store_call; /* one call under way */
 
-/* Everything stored for one user. Spans are valid during the callback only. */
+struct redisReply;
+
+/* Everything stored for one user. Spans are valid during the callback, or for him who takes them. */
 struct store_user {
     struct text_span *entries; /* notifications list, head (newest) first */
     size_t entry_count;
@@ -30,13 +32,23 @@ struct store_user {
     struct text_span *read_ids;
     size_t read_count;
     bool is_cut; /* entries were not read: max-reading-size, max-payload-size */
+    struct redisReply *parts[4]; /* where the spans point */
 };
 
 /* error: 0 or negative errno; user is NULL on error. */
-typedef void store_user_fn(void *data, int error, const struct store_user *user);
+typedef void store_user_fn(void *data, int error, struct store_user *user);
 /* value: the integer reply (emit: subscribers reached; numsub: subscribers), or 0. */
 typedef void store_done_fn(void *data, int error, int64_t value);
 typedef void store_text_fn(void *data, int error, struct text_span text);
+
+/* In the callback: what user holds is the caller's from now on, and user is empty. */
+static inline struct store_user store_user_take(struct store_user *user)
+{
+    struct store_user taken = *user;
+    *user = (struct store_user){0};
+    return taken;
+}
+void store_user_free(struct store_user *user);
 
 struct store *store_new(struct worker *w);
 /* on_up is called whenever the link is up again, before sessions ask for lists. One listener. */

@@ -60,7 +60,7 @@ struct life {
     ev_io term;
     ev_timer second;
     ev_timer tick;      /* of a drain or stop */
-    ev_timer more;      /* makes another turn: broadcasts are left */
+    ev_timer more;      /* makes another turn: lists or broadcasts are left */
     ev_check turn_start;
     ev_prepare turn_end;
     int64_t turn_us;    /* monotonic: when this turn began */
@@ -469,8 +469,11 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     struct life *life = prepare->data;
     (void)events;
     get_ready_in_time(life);
+    counters_doing(DOING_REPLY, 0);
+    bool is_left = session_work(&life->worker, clock_mono_us());
     counters_doing(DOING_MESSAGE, 0);
-    if (session_relay_broadcasts(&life->worker) && !ev_is_active(&life->more)) {
+    is_left = session_relay_broadcasts(&life->worker) || is_left;
+    if (is_left && !ev_is_active(&life->more)) {
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }

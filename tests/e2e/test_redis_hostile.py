@@ -43,6 +43,20 @@ def bounded(make_shared):
                        send_buffer_limit="16M", replay_limit="100", redis_command_timeout="5s")
 
 
+def test_a_list_of_fifteen_megabytes_does_not_hold_the_worker(redis, make_server, user):
+    # Looked through in one turn it takes 100 ms and more; how long each of many turns takes is the
+    # machine's business as well.
+    server = make_server(workers="1")
+    body = message(payload={"pad": [[]] * 50000})
+    for n in range(105):
+        redis.client.lpush(key(user), json.dumps(dict(body, id="m%d" % n), separators=(",", ":")))
+    before = server.stats()["workers"][0]["process"]["turn_bound_hits"]
+    with RawClient(server, "token=" + token(user)) as c:
+        assert c.receive_json()["sync"]["unread"] == 100
+        assert [c.receive_json()["id"] for _ in range(20)] == ["m%d" % n for n in range(85, 105)]
+    assert server.stats()["workers"][0]["process"]["turn_bound_hits"] - before >= 5
+
+
 async def test_of_a_giant_list_the_newest_are_read(redis, bounded, user):
     before = counters(bounded, "messages")
     links = counters(bounded, "redis_stats")["redis_disconnects"]

@@ -157,7 +157,7 @@ static void answered(void *data)
     calls[at].is_open = false;
 }
 
-static void on_user(void *data, int error, const struct store_user *u)
+static void on_user(void *data, int error, struct store_user *u)
 {
     answered(data);
     FUZZ_CHECK((error == 0) == (u != NULL));

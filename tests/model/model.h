@@ -63,6 +63,7 @@
     S(WORKER_TAKES, "w", false, "the worker takes the next item from the subscriber link")         \
     S(READ, "i", false, "Redis reads the list for the oldest call")                                \
     S(ANSWER, "a", false, "the worker takes the oldest answer")                                    \
+    S(WORK, "k", false, "the worker goes on with an answer that it left in line")                  \
     S(WRITTEN0, "o0", false, "what waits for device 0 is written")                                 \
     S(WRITTEN1, "o1", false, "what waits for device 1 is written")                                 \
     S(TIMER, "t", false, "the retry timer fires")
@@ -98,6 +99,7 @@ struct scenario {
     uint8_t known_beyond;    /* ids known beyond history (0: as the code has it): fewer messages
                               * come between the two copies of one, or during a repair */
     uint8_t room;            /* messages that wait for a device at most; 0: devices are fast */
+    bool is_busy;            /* the worker leaves what Redis answered for later turns */
     uint16_t held_bytes;     /* send-buffer-limit; 0: ample */
     uint32_t gap_ms;         /* between one message and the next */
 };
@@ -191,7 +193,7 @@ struct world {
     struct store_call calls[CALLS_MAX];
     uint8_t order[CALLS_MAX];            /* slots in calls, oldest first */
     uint8_t call_count;
-    struct store_call kept;              /* the reading whose answer waits for a marker */
+    struct store_call kept;              /* the reading whose answer is not applied yet */
     /* devices */
     struct client clients[DEVICES];
     uint64_t shown;                      /* in readings answered while the user had devices */
@@ -227,6 +229,8 @@ void world_store_back(void);
 void world_publish(enum item_kind kind, unsigned number);
 void world_written(int device);
 void world_timer(void);
+void world_work(void);
+bool world_has_work(void);
 bool world_timer_is_active(void);
 void world_attach(int device);
 void world_leave(int device);

@@ -231,6 +231,8 @@ static bool is_possible(enum step s)
                world.clients[s - STEP_WRITTEN0].waiting;
     case STEP_TIMER:
         return world_timer_is_active();
+    case STEP_WORK:
+        return world_has_work();
     case STEP_KINDS:
         break;
     }
@@ -256,6 +258,7 @@ bool steps_pending(void)
 {
     return is_possible(STEP_REDIS_TAKES) || is_possible(STEP_WORKER_TAKES) ||
            is_possible(STEP_READ) || is_possible(STEP_ANSWER) || is_possible(STEP_TIMER) ||
+           is_possible(STEP_WORK) ||
            is_possible(STEP_WRITTEN0) || is_possible(STEP_WRITTEN1);
 }
 
@@ -365,6 +368,9 @@ static void perform(enum step s)
     case STEP_TIMER:
         world_timer();
         break;
+    case STEP_WORK:
+        world_work();
+        break;
     default:
         perform_event(s);
     }
@@ -398,8 +404,8 @@ static void drain(void)
 {
     for (unsigned n = 0; n < SETTLING_STEPS; n++)
         if (!try_step(STEP_REDIS_TAKES) && !try_step(STEP_WORKER_TAKES) && !try_step(STEP_READ) &&
-            !try_step(STEP_ANSWER) && !try_step(STEP_TIMER) && !try_step(STEP_WRITTEN0) &&
-            !try_step(STEP_WRITTEN1))
+            !try_step(STEP_ANSWER) && !try_step(STEP_TIMER) && !try_step(STEP_WORK) &&
+            !try_step(STEP_WRITTEN0) && !try_step(STEP_WRITTEN1))
             return;
     violated("it never comes to rest");
 }

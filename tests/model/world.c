@@ -376,23 +376,50 @@ static struct user *user(void)
     return NULL;
 }
 
+void store_user_free(struct store_user *stored)
+{
+    free(stored->entries);
+}
+
+/* The worker goes on with what Redis answered. */
+void world_work(void)
+{
+    bool was_answered = user() && user()->answer;
+    judge_before_answer(&world.kept);
+    answering = &world.kept;
+    if (session_work(&worker, INT64_MAX / 2))
+        violated("an answer was left in line");
+    answering = NULL;
+    if (user() && user()->answer) {
+        trace("the reading waits for a marker");
+    } else if (was_answered) {
+        judge_after_answer(&world.kept);
+        world.kept = (struct store_call){0};
+    }
+}
+
+bool world_has_work(void)
+{
+    return world.sessions->first_answer;
+}
+
 static void answer_reading(const struct store_call *c, int error)
 {
-    struct text_span entries[LIST_MAX];
-    struct store_user stored = {.entries = entries, .entry_count = c->count};
+    struct store_user stored = {.entries = malloc((c->count + 1) * sizeof(struct text_span)),
+                                .entry_count = c->count};
     for (uint8_t i = 0; i < c->count; i++) {
         const struct text *t = text_of(COPY_STORED, c->entries[i]);
-        entries[i] = (struct text_span){t->bytes, t->len};
+        stored.entries[i] = (struct text_span){t->bytes, t->len};
     }
-    judge_before_answer(c);
-    answering = c;
     c->fn(c->data, error, error ? NULL : &stored);
-    answering = NULL;
-    if (user() && user()->kept) {
-        trace("the reading waits for a marker");
-        world.kept = *c;
-    } else if (!error)
-        judge_after_answer(c);
+    store_user_free(&stored);
+    if (error)
+        return;
+    world.kept = *c;
+    if (scenario->is_busy)
+        trace("the answer stands in line");
+    else
+        world_work();
 }
 
 void world_answer(int error)
@@ -410,17 +437,10 @@ static void worker_takes_marker(uint8_t number)
 {
     char text[40];
     int len = snprintf(text, sizeof(text), "marker:%d:%u", (int)getpid(), number);
-    struct user *u = user();
-    bool was_kept = u && u->kept;
-    judge_before_answer(&world.kept);
-    answering = &world.kept;
     if (!markers_on_echo(worker.markers, text, (size_t)len))
         violated("a marker was not known");
-    answering = NULL;
-    if (was_kept && !(user() && user()->kept)) {
-        judge_after_answer(&world.kept);
-        world.kept = (struct store_call){0};
-    }
+    if (world_has_work() && !scenario->is_busy)
+        world_work();
 }
 
 void world_store_lost(void)
@@ -696,7 +716,8 @@ void world_stop(void)
     for (uint8_t k = 0; k < world.call_count; k++)
         if (!world.calls[world.order[k]].is_cancelled && !world.calls[world.order[k]].marker)
             violated("a reading goes on for nobody");
-    if (world.sessions->in_flight || world.sessions->kept_bytes ||
+    if (world.sessions->in_flight || world.sessions->waiting_bytes ||
+        world.sessions->first_answer ||
         world.sessions->refreshes_waiting || world.sessions->ready.first ||
         world.sessions->delayed.first)
         violated("readings are still counted when everybody has left");

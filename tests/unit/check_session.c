@@ -495,6 +495,82 @@ START_TEST(a_marker_that_is_lost_with_a_link_hangs_nobody)
 }
 END_TEST
 
+/* One device is live, another attaches, and their user's list, m1 to m3, stands in line. */
+static void leave_in_line(void)
+{
+    store_next();
+    connect_client(0, NULL);
+    settle();
+    store_next();
+    store_next();
+    connect_client(1, NULL);
+    redis_reads_list();
+    is_busy = true;
+    worker_takes_answer(0);
+    ck_assert_uint_eq(clients[1].full_syncs, 0);
+}
+
+START_TEST(what_comes_live_while_a_list_stands_in_line_comes_behind_it_and_once)
+{
+    static const char *const expected[] = {"FULL_SYNC", "m1", "m2", "m3", "m4"};
+    leave_in_line();
+    publish(text_of("m", 2));
+    publish(text_of("m", 3));
+    store_next();
+    publish(text_of("m", 4));
+    while (worker_takes_item())
+        ;
+    ck_assert_uint_eq(clients[1].got_count, 0);
+    settle();
+    for (int c = 0; c < 2; c++) {
+        ck_assert_uint_eq(clients[c].got_count, 5);
+        for (size_t i = 0; i < 5; i++)
+            ck_assert_str_eq(clients[c].got[i], expected[i]);
+    }
+}
+END_TEST
+
+START_TEST(a_list_in_line_may_lose_its_device_its_user_or_its_link)
+{
+    leave_in_line();
+    leave(1);
+    connect_client(2, NULL); /* for this one it is too old */
+    settle();
+    ck_assert_uint_eq(clients[1].full_syncs, 0);
+    ck_assert_uint_eq(clients[2].full_syncs, 1);
+    connect_client(1, NULL);
+    redis_reads_list();
+    worker_takes_answer(0);
+    lose_link();
+    settle();
+    ck_assert_uint_eq(clients[1].full_syncs, 1);
+    leave(1);
+    connect_client(1, NULL);
+    redis_reads_list();
+    worker_takes_answer(0);
+    for (int i = 0; i < DEVICES; i++)
+        leave(i);
+    ck_assert_ptr_null(user());
+    ck_assert(!session_work(&worker, INT64_MAX / 2));
+}
+END_TEST
+
+START_TEST(a_refresh_in_line_may_lose_its_device)
+{
+    connect_client(0, NULL);
+    settle();
+    is_busy = true;
+    ck_assert_int_eq(session_refresh(&worker, &clients[0].conn.device, "FULL_SYNC",
+                                     frame_text(FRAME_REPLY, "done", 4)), 0);
+    redis_reads_list();
+    worker_takes_answer(0);
+    ck_assert_uint_eq(clients[0].full_syncs, 1);
+    leave(0);
+    ck_assert(!session_work(&worker, INT64_MAX / 2));
+    ck_assert_uint_eq(clients[0].full_syncs, 1);
+}
+END_TEST
+
 /* m1 to m3 within one moment, of which the list keeps two. */
 START_TEST(what_left_the_list_while_the_device_attached_comes_before_it)
 {
@@ -743,6 +819,9 @@ int main(void)
     tcase_add_test(t, a_redis_that_refuses_markers_is_served_without);
     tcase_add_test(t, a_device_that_waits_for_a_marker_may_leave);
     tcase_add_test(t, a_marker_that_is_lost_with_a_link_hangs_nobody);
+    tcase_add_test(t, what_comes_live_while_a_list_stands_in_line_comes_behind_it_and_once);
+    tcase_add_test(t, a_list_in_line_may_lose_its_device_its_user_or_its_link);
+    tcase_add_test(t, a_refresh_in_line_may_lose_its_device);
     tcase_add_test(t, what_left_the_list_while_the_device_attached_comes_before_it);
     tcase_add_test(t, a_gap_that_repair_cannot_fill_is_told);
     tcase_add_test(t, a_user_has_at_most_the_connections_that_are_allowed);

@@ -87,7 +87,7 @@ static void copy(char to[64], struct text_span from)
     snprintf(to, 64, "%.*s", (int)from.len, from.ptr ? from.ptr : "");
 }
 
-static void on_user(void *data, int error, const struct store_user *user)
+static void on_user(void *data, int error, struct store_user *user)
 {
     ck_assert_ptr_eq(data, &got);
     got.count++;

@@ -326,9 +326,10 @@ static inline bool worker_takes_item(void)
     size_t len = strlen(i->text);
     char *text = malloc(len); /* exactly, so that reading beyond is found */
     memcpy(text, i->text, len);
-    if (i->kind == MARKER)
+    if (i->kind == MARKER) {
         ck_assert(markers_on_echo(worker.markers, text, len));
-    else if (i->kind == BROADCAST)
+        session_work(&worker, INT64_MAX / 2);
+    } else if (i->kind == BROADCAST)
         session_on_broadcast(&worker, text, len);
     else if (i->kind == MESSAGE && u && u->subscription == SUBSCRIPTION_CONFIRMED)
         session_on_message(&worker, u, (struct text_span){text, len});
@@ -358,7 +359,18 @@ static inline bool redis_reads_list(void)
     return true;
 }
 
-static inline void answer(struct store_call *c, int error)
+void store_user_free(struct store_user *user)
+{
+    for (size_t i = 0; user->entries && i < HISTORY; i++)
+        free((char *)(uintptr_t)user->entries[i].ptr);
+    free(user->entries);
+    free(user->read_ids);
+}
+
+/* What Redis answered is left to session_work(&worker, 0), which works off the least it can. */
+static bool is_busy;
+
+static inline void give_answer(struct store_call *c, int error)
 {
     if (c->done) {
         if (!c->is_cancelled)
@@ -366,18 +378,27 @@ static inline void answer(struct store_call *c, int error)
         free(c);
         return;
     }
-    struct text_span entries[HISTORY], marks[4];
-    struct store_user stored = {.entries = entries, .entry_count = c->count, .read_ids = marks};
+    struct store_user stored = {.entries = calloc(HISTORY, sizeof(struct text_span)),
+                                .entry_count = c->count,
+                                .read_ids = calloc(4, sizeof(struct text_span))};
     for (size_t i = 0; i < c->count; i++)
-        entries[i] = text_span_of(c->entries[i]);
+        stored.entries[i] = text_span_of(strdup(c->entries[i]));
     for (size_t i = 0; i < redis.read_count; i++)
-        marks[stored.read_count++] = text_span_of(redis.read_ids[i]);
+        stored.read_ids[stored.read_count++] = text_span_of(redis.read_ids[i]);
     stored.snapshot = text_span_of(redis.snapshot);
     stored.acked = text_span_of(redis.acked);
     if (!c->is_cancelled)
         c->fn(c->data, error, error ? NULL : &stored);
+    store_user_free(&stored);
     free(c->entries);
     free(c);
+}
+
+static inline void answer(struct store_call *c, int error)
+{
+    give_answer(c, error);
+    if (!is_busy)
+        session_work(&worker, INT64_MAX / 2);
 }
 
 static inline bool worker_takes_answer(int error)
@@ -509,7 +530,8 @@ static inline void settle(void)
         gain_link();
     for (bool moved = true; moved;) {
         markers_flush(worker.markers);
-        moved = session_relay_broadcasts(&worker);
+        moved = session_work(&worker, INT64_MAX / 2);
+        moved = session_relay_broadcasts(&worker) || moved;
         moved = redis_takes_command() || moved;
         moved = worker_takes_item() || moved;
         moved = redis_reads_list() || moved;
@@ -532,6 +554,7 @@ static inline void setup(void)
     memset(&worker, 0, sizeof(worker));
     now_ms = 1700000000000;
     room = 0;
+    is_busy = false;
     redis.link_up = redis.store_up = true;
     opt.history_size = HISTORY;
     opt.replay_limit = HISTORY;
