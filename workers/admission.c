@@ -13,9 +13,11 @@
 #define TICK_MS 1000
 #define BATCH_MAX 256 /* tokens in one question */
 
-/* What goes on when the user is known. */
+/* What goes on when the user is known, and of a token that takes the place of another, that it is
+ * not revoked. */
 struct pending {
     struct token_claims claims;
+    bool needs_user;
     bool is_reply_due;
     bool is_lower;
     struct text_buf kept; /* messages, packed */
@@ -26,7 +28,7 @@ struct admission {
     struct admission *next, *prev; /* of all; who was looked up longest ago is first */
     struct store_call *revoked;    /* the questions under way */
     struct store_call *user;
-    struct pending *pending;       /* NULL: the user is known */
+    struct pending *pending;       /* NULL: the connection went on */
     uint32_t batch;                /* the last one it was in */
     bool is_new;                   /* nothing was heard about this token yet */
     bool is_owed;                  /* Redis could not be asked, or did not answer */
@@ -147,18 +149,6 @@ static void close_revoked(struct admission *a)
         conn_close(a->conn, CLOSE_REVOKED);
 }
 
-static void on_revoked(void *data, int error, int64_t is_revoked)
-{
-    struct admission *a = data;
-    a->revoked = NULL;
-    if (error)
-        a->is_owed = true;
-    else if (is_revoked)
-        close_revoked(a);
-    else
-        a->is_new = false;
-}
-
 static void give_back(struct conn *c, const struct text_buf *kept)
 {
     struct unpack in = unpack_of((struct text_span){kept->data, kept->len});
@@ -188,23 +178,63 @@ static void pending_free(struct pending *p)
     free(p);
 }
 
-static void on_user(void *data, int error, struct text_span answer)
+/* Redis did not tell the user: an open connection goes on meanwhile as before. */
+static void go_on_as_before(struct admission *a)
 {
-    struct admission *a = data;
+    struct conn *c = a->conn;
+    struct text_buf kept = a->pending->kept;
+    a->pending->kept = (struct text_buf){0};
+    give_back(c, &kept);
+    text_buf_free(&kept);
+    conn_go_on(c);
+}
+
+/* An answer came, or none will. A token that cannot be looked up now is taken, and looked up when
+ * Redis is back. */
+static void decide(struct admission *a)
+{
+    struct conn *c = a->conn;
     struct pending *p = a->pending;
-    a->user = NULL;
-    if (!is_open(a->conn))
+    if (!p || a->revoked || a->user || !is_open(c))
         return;
-    if (error) {
-        a->is_owed = true;
+    if (p->needs_user) {
+        if (c->state == CONN_OPEN)
+            go_on_as_before(a);
         return;
     }
     a->pending = NULL;
-    if (admission_take_user(&p->claims, answer))
-        go_on(a->conn, p);
-    else
-        refuse(a->conn, TOKEN_NO_USER);
+    go_on(c, p);
     pending_free(p);
+}
+
+static void on_revoked(void *data, int error, int64_t is_revoked)
+{
+    struct admission *a = data;
+    a->revoked = NULL;
+    if (!error && is_revoked) {
+        close_revoked(a);
+        return;
+    }
+    if (error)
+        a->is_owed = true;
+    else
+        a->is_new = false;
+    decide(a);
+}
+
+static void on_user(void *data, int error, struct text_span answer)
+{
+    struct admission *a = data;
+    a->user = NULL;
+    if (!is_open(a->conn))
+        return;
+    if (!error && !admission_take_user(&a->pending->claims, answer)) {
+        refuse(a->conn, TOKEN_NO_USER);
+        return;
+    }
+    a->is_owed |= error != 0;
+    a->pending->needs_user = error != 0;
+    decide(a);
 }
 
 static void ask(struct admission *a)
@@ -216,7 +246,7 @@ static void ask(struct admission *a)
                                            a);
         a->is_owed |= !a->revoked;
     }
-    if (a->pending && !a->user) {
+    if (a->pending && a->pending->needs_user && !a->user) {
         a->user = admission_ask_user(w, &a->pending->claims, on_user, a);
         a->is_owed |= !a->user;
     }
@@ -262,25 +292,38 @@ int admission_begin(struct conn *c, const struct token_claims *claims, bool is_r
     admission_end(c);
     if (!maps && !claims->jti_len)
         return 1;
-    if (maps) {
+    if (maps || c->state == CONN_OPEN) {
         p = calloc(1, sizeof(*p));
         if (!p)
             return -ENOMEM;
         p->claims = *claims;
+        p->needs_user = maps;
         p->is_reply_due = is_reply_due;
         p->is_lower = is_lower;
     }
     int error = set(c, (struct text_span){claims->jti, claims->jti_len}, p);
     if (error)
         return error;
-    c->admission->is_new = true;
-    ask(c->admission);
-    return maps ? 0 : 1;
+    struct admission *a = c->admission;
+    a->is_new = true;
+    ask(a);
+    if (p && !maps && !a->revoked) { /* Redis is away */
+        a->pending = NULL;
+        pending_free(p);
+        p = NULL;
+    }
+    return p ? 0 : 1;
 }
 
 bool admission_is_pending(const struct conn *c)
 {
     return c->admission && c->admission->pending;
+}
+
+bool admission_is_awaited(const struct conn *c)
+{
+    const struct admission *a = c->admission;
+    return a && a->pending && (c->state == CONN_AUTH || a->revoked || a->user);
 }
 
 int admission_keep(struct conn *c, const char *text, size_t len)

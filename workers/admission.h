@@ -3,11 +3,12 @@
  * been revoked (denylist-key).
  *
  * The token itself was checked before. The id: nothing is known of the user until the hash told it;
- * the connection stays in CONN_AUTH, is not read from, and what it said already is kept. The
- * denylist: asked at once, on the link that the user's list is asked for on later, so that the
+ * the connection stays in CONN_AUTH, is not read from, and what it said already is kept. So it is
+ * with a token in the place of another, until Redis answered to either question: auth_ok tells that
+ * the new one counts. The denylist for a first token: asked at once, on the link that the user's list is asked for on later, so that the
  * answer is there first and costs no time; then again in turns, all connections within
  * denylist-interval, and when somebody tells (inquest.h). Redis away: both are asked for when it is
- * back, before any list is.
+ * back, before any list is; an open connection goes on meanwhile.
  *
  * A connection has an object here only while its user is looked up, or when its token can be
  * revoked. It is gone with the session (conn_release_session). HTTP requests use the two questions
@@ -33,14 +34,16 @@ struct admissions *admissions_new(struct worker *w);
 void admissions_free(struct admissions *s);
 
 /* A token was accepted, at first or anew: what it had of an older one is forgotten, and Redis is
- * asked. 1: the user claim is the id, go on. 0: not yet: conn_admitted follows, with what is given
+ * asked. 1: go on, the user claim is the id. 0: not yet: conn_admitted follows, with what is given
  * here, or the connection is closed. -ENOMEM. */
 int admission_begin(struct conn *c, const struct token_claims *claims, bool is_reply_due,
                     bool is_lower);
 /* Accepts a connection that has none. Not from within conn_admitted. */
 void admission_end(struct conn *c);
-/* Is the user still looked up? */
+/* Is its token not decided on yet? */
 bool admission_is_pending(const struct conn *c);
+/* And is what the client says to wait for that? */
+bool admission_is_awaited(const struct conn *c);
 /* A message that came meanwhile: conn_hear gives it back. -ENOMEM. */
 int admission_keep(struct conn *c, const char *text, size_t len);
 

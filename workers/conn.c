@@ -548,7 +548,8 @@ void conns_on_deadline(void *data, struct wheel_entry *e)
     else if (c->state == CONN_OPEN && c->token_expires_ms &&
              worker_wall_ms(w) >= c->token_expires_ms)
         conn_close(c, CLOSE_EXPIRED);
-    else if ((c->state == CONN_AUTH || c->state == CONN_OPEN) && !c->is_echo)
+    else if ((c->state == CONN_AUTH || c->state == CONN_OPEN) && !c->is_echo &&
+             !admission_is_awaited(c)) /* a pong would not be heard */
         check_life(c, now_ms);
     conn_arm(c);
 }

@@ -208,6 +208,8 @@ bool conn_authenticated(struct conn *c, const struct token_claims *claims, struc
 /* From admission.c: the user of a token is known. is_reply_due: it came in an auth frame. */
 void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_reply_due,
                    bool is_lower);
+/* The same: it is not known yet, and what the client says waits for it no longer. */
+void conn_go_on(struct conn *c);
 /* A text message that came before. */
 void conn_hear(struct conn *c, const char *text, size_t len);
 /* Starts the close handshake with the row's code and reason (code 0: ends TCP at once). Counted and

@@ -158,10 +158,9 @@ static bool wants_read(const struct conn *c)
         return !c->reply && !c->kept && !c->close_after_flush && !c->saw_eof &&
                c->outq.bytes <= CONN_ANSWERS_BYTES;
     case CONN_AUTH:
-        if (admission_is_pending(c)) /* what it says is for somebody who is not known yet */
-            return false;
-        /* fallthrough */
     case CONN_OPEN:
+        if (admission_is_awaited(c)) /* what it says is for somebody who is not known yet */
+            return false;
         /* Who does not listen may not ask; but pongs must be heard whatever else waits. */
         return c->outq.reply_bytes <= most;
     case CONN_DEAD:

@@ -150,6 +150,11 @@ void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_re
     }
     if (is_good && is_reply_due)
         commands_auth_ok(c, claims, is_lower);
+    conn_go_on(c);
+}
+
+void conn_go_on(struct conn *c)
+{
     conn_mark(c); /* it is read from again */
 }
 
@@ -184,22 +189,27 @@ static void send_back(struct conn *c, int opcode, const void *bytes, size_t len)
     frame_unref(f);
 }
 
+static void hear(struct conn *c, const char *text, size_t len)
+{
+    if (!admission_is_awaited(c))
+        commands_on_message(c, text, len);
+    else if (admission_keep(c, text, len) != 0)
+        conn_close(c, CLOSE_INTERNAL);
+}
+
 static void on_text(void *data, const char *text, size_t len)
 {
     struct conn *c = data;
     if (c->is_echo)
         send_back(c, FRAME_TEXT, text, len);
-    else if (c->state == CONN_AUTH && admission_is_pending(c)) {
-        if (admission_keep(c, text, len) != 0)
-            conn_close(c, CLOSE_INTERNAL);
-    } else
-        commands_on_message(c, text, len);
+    else
+        hear(c, text, len);
 }
 
 void conn_hear(struct conn *c, const char *text, size_t len)
 {
     if (is_listening(c))
-        commands_on_message(c, text, len);
+        hear(c, text, len);
 }
 
 static void on_binary(void *data, const void *bytes, size_t len)

@@ -162,7 +162,8 @@ struct answer {
     bool is_settled;      /* the link has brought all that was published before */
 };
 
-/* Takes what is stored, and lines up for session_work. NULL without memory, and stored untouched. */
+/* Takes what is stored, and lines up for session_work. NULL without memory, and stored untouched.
+ */
 struct answer *session_answer_new(struct sessions *s, const struct user *u,
                                   struct store_user *stored, answer_fn *fn, void *data);
 /* To be called again once the link has brought what was published by now. 0, or -ENOBUFS: so much

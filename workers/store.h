@@ -23,7 +23,7 @@ struct store_call; /* one call under way */
 
 struct redisReply;
 
-/* Everything stored for one user. Spans are valid during the callback, or for him who takes them. */
+/* Everything stored for one user. Spans are valid during the callback, or for who takes them. */
 struct store_user {
     struct text_span *entries; /* notifications list, head (newest) first */
     size_t entry_count;

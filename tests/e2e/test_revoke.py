@@ -167,6 +167,58 @@ async def test_the_token_s_last_id_counts_after_a_fresh_one(redis, make_server, 
     assert await c.closed() == REVOKED
 
 
+async def test_a_fresh_token_that_is_revoked_is_never_accepted(redis, server, user, jti):
+    deny(redis, jti)
+    c = await Client.attach(server, token_text=token(user))
+    await c.send({"type": "auth", "payload": {"token": token(user, jti=jti)}})
+    await c.send({"type": "ping", "payload": {}})
+    assert await c.closed() == AUTH
+    assert [m["type"] for m in c.seen if m["type"] != "FULL_SYNC"] == []
+
+
+def test_what_is_asked_behind_a_fresh_token_is_answered_behind_it(server, user, jti):
+    frames = [{"type": "ping", "payload": {"client_time": 1}},
+              {"type": "auth", "payload": {"token": token(user, jti=jti)}},
+              {"type": "ping", "payload": {"client_time": 2}},
+              {"type": "auth", "payload": {"token": token(user, jti=jti + "-2")}},
+              {"type": "ping", "payload": {"client_time": 3}}]
+    with RawClient(server, "token=" + token(user, jti=jti + "-0")) as c:
+        assert c.receive_json()["type"] == "FULL_SYNC"
+        c.sock.sendall(b"".join(RawClient.frame(1, json.dumps(f).encode()) for f in frames))
+        got = [c.receive_json() for _ in frames]
+        assert [m["type"] for m in got] == ["pong", "auth_ok", "pong", "auth_ok", "pong"]
+        assert [m["payload"]["client_time"] for m in got if m["type"] == "pong"] == [1, 2, 3]
+        c.sock.sendall(RawClient.frame(1, b"ping"))  # and it is read from again
+        assert c.receive() == (1, b"pong")
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+async def test_a_fresh_token_does_not_wait_long_for_redis(make_server, make_redis, user, jti,
+                                                          is_mapped):
+    redis = make_redis()
+    server = make_server(redis, redis_command_timeout="500ms",
+                         user_map_key="users" if is_mapped else None)
+    redis.client.hset("users", user, user)
+    c = await Client.attach(server, token_text=token(user))
+    if not is_mapped:
+        deny(redis, jti)
+    redis.pause()
+    await c.send({"type": "auth", "payload": {"token": token(user, jti=jti)}})
+    await c.send({"type": "ping", "payload": {}})
+    if is_mapped:  # whose it is must be known
+        await c.expect("pong")
+        await c.nothing()
+        redis.resume()
+        await c.expect("auth_ok")
+        await c.nothing()
+        await c.close()
+    else:
+        await c.expect("auth_ok")
+        await c.expect("pong")
+        redis.resume()
+        assert await c.closed() == AUTH
+
+
 async def test_a_reload_takes_the_id_along(redis, make_server, user, jti):
     server = make_server(denylist_interval="1s")
     c = await Client.attach(server, token_text=token(user, jti=jti))
