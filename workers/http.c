@@ -171,7 +171,7 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t len)
     if (h->is_head_parsed)
         return 0; /* trailers say nothing to us */
     if (h->header_count == HTTP_MAX_HEADERS)
-        return refuse(h, 431);
+        return 0; /* one too many, if it is one: its name may still turn out to be none */
     struct header *header = &h->headers[h->header_count];
     if (header->name_len == 0)
         header->name = (uint32_t)h->head.len;
@@ -184,6 +184,8 @@ static int on_header_field_complete(llhttp_t *parser)
     struct http *h = parser->data;
     if (h->is_head_parsed)
         return 0;
+    if (h->header_count == HTTP_MAX_HEADERS)
+        return refuse(h, 431);
     if (h->headers[h->header_count].name_len == 0)
         return refuse(h, 400);
     h->headers[h->header_count++].value = (uint32_t)h->head.len;
