@@ -7,6 +7,7 @@
 # --- unit ---------------------------------------------------------------------------------------
 unit_tests = \
     tests/unit/check_address \
+    tests/unit/check_admission \
     tests/unit/check_bench_client \
     tests/unit/check_clock \
     tests/unit/check_closes \
