@@ -82,6 +82,7 @@ int filter_subscribe(struct filter **f, struct text_span type)
     struct filter list = {.is_list = true};
     error = add(&list, hash, type);
     if (error) {
+        free(list.names);
         if (is_new) {
             filter_free(*f);
             *f = NULL;
