@@ -259,3 +259,13 @@ DIST = bookworm
 check-chroot:
 	$(SHELL) $(top_srcdir)/tests/chroot $(DIST)
 .PHONY: check-chroot
+
+# --- memcheck -----------------------------------------------------------------------------------
+# make check-valgrind E2E='-k tls': the end-to-end tests under valgrind, see tests/e2e/valgrind.
+E2E =
+check-valgrind: all
+	@$(MAKE) tests/e2e/belfryd-other-state
+	BELFRYD='$(abs_top_builddir)/belfryd' BELFRYCTL='$(abs_top_builddir)/belfryctl' \
+	    LIBBELFRY='$(abs_top_builddir)/libbelfry.la' PYTHON3='$(PYTHON3)' CC='$(CC)' \
+	    $(SHELL) $(top_srcdir)/tests/e2e/valgrind $(E2E)
+.PHONY: check-valgrind

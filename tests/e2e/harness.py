@@ -30,6 +30,10 @@ from waiting import TIMEOUT, Failure, Stopwatch, Watch, deadline, eventually, ev
 
 BELFRYD = os.environ.get("BELFRYD", "./belfryd")
 BELFRYCTL = os.environ.get("BELFRYCTL", "./belfryctl")
+# Under memcheck (tests/e2e/valgrind) BELFRYD is a script; this is the program, to be copied, changed
+# and run by these words. What it executes itself is watched, too.
+PROGRAM = os.environ.get("BELFRY_TEST_PROGRAM", BELFRYD)
+WRAPPER = os.environ.get("BELFRY_TEST_WRAPPER", "").split()
 SECRET = "an end-to-end secret that is long enough for HS256"
 SANITIZER = re.compile(
     r"(AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|ThreadSanitizer|runtime error:)")
@@ -37,7 +41,7 @@ SANITIZER = re.compile(
 
 def is_sanitized():
     """The server keeps what was freed, and more: its memory tells nothing."""
-    if os.environ.get("BELFRY_TEST_WRAPPED"):
+    if WRAPPER:
         return True
     with open(BELFRYD, "rb") as f:
         return b"__asan_init" in f.read()
@@ -140,7 +144,7 @@ class Belfry(Process):
 
     def __init__(self, redis=None, start=True, secret=SECRET, program=None, **options):
         super().__init__("belfryd")
-        self.program = program or BELFRYD
+        self.program = [*WRAPPER, program] if program else [BELFRYD]
         self.variables = {}  # of the environment
         self.successors = []  # pids of the masters that upgrades brought
         self.directory = make_directory()
@@ -179,7 +183,7 @@ class Belfry(Process):
         return environment
 
     def start(self, *arguments, wait=True):
-        self.spawn([self.program, "--config", self.config, *arguments], env=self.environment())
+        self.spawn([*self.program, "--config", self.config, *arguments], env=self.environment())
         if wait:
             self.wait_ready()
         return self

@@ -280,7 +280,7 @@ async def test_with_tls_the_header_comes_first(make_server, user, tmp_path):
 def test_bad_options_are_named(redis, options, complaint):
     server = harness.Belfry(redis, start=False, **options)
     try:
-        got = subprocess.run([server.program, "--config", server.config, "--test-config"],
+        got = subprocess.run([*server.program, "--config", server.config, "--test-config"],
                              capture_output=True, text=True, check=False, timeout=20)
         assert got.returncode == 1 and re.search(complaint, got.stdout + got.stderr)
     finally:

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import harness
-from harness import BELFRYD, Belfry, Client, is_alive, message, produce, unique
+from harness import BELFRYD, PROGRAM, Belfry, Client, is_alive, message, produce, unique
 
 VERSION = re.search(r"\d+\.\d+\.\d+", subprocess.run(
     [BELFRYD, "--version"], stdout=subprocess.PIPE, encoding="ascii", check=True).stdout).group(0)
@@ -27,7 +27,7 @@ def put(path, content):
 
 def binary(*changes):
     """The program, with bytes of it replaced by as many others."""
-    with open(BELFRYD, "rb") as f:
+    with open(PROGRAM, "rb") as f:
         content = f.read()
     for old, new in changes:
         assert old in content and len(old) == len(new)
@@ -59,7 +59,7 @@ class Upgradable:
     def put_gated(self):
         """A program that becomes belfryd when the gate is opened."""
         put(self.path, script('while [ ! -e "%s.go" ]; do sleep 0.02; done' % self.path,
-                              'exec %s "$@"' % BELFRYD))
+                              'exec %s "$@"' % PROGRAM))
 
     def open_gate(self):
         put(self.path + ".go", b"")
@@ -200,7 +200,7 @@ async def test_devices_that_stay_connected_notice_nothing(redis, upgradable):
 async def test_between_versions_that_do_not_know_each_others_state_clients_resume(
         redis, upgradable, direction):
     """They are closed with 1012 over drain-time; the upgrade goes on."""
-    other = os.path.join(os.path.dirname(BELFRYD), "tests", "e2e", "belfryd-other-state")
+    other = os.path.join(os.path.dirname(PROGRAM), "tests", "e2e", "belfryd-other-state")
     if not os.path.exists(other):
         pytest.skip("make check builds " + other)
     with open(other, "rb") as f:
@@ -296,6 +296,7 @@ def test_connections_that_wait_to_be_accepted_are_served_by_the_new_binary(upgra
                 os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.skipif(bool(harness.WRAPPER), reason="there /proc/self/exe is the wrapper")
 def test_a_symbolic_link_is_followed_anew(upgradable):
     real = [upgradable.path + "-1", upgradable.path + "-2"]
     put(real[0], binary())
