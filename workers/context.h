@@ -2,7 +2,7 @@
  * context.h - what the modules of one worker share: the loop, the snapshot, and one of each
  * module.
  *
- * One object for each worker process, made and owned by worker.c; every module keeps a borrowed
+ * One object for each worker process, made and owned by worker.c (modules.c); every module keeps a borrowed
  * pointer to it. Members are set in start order and never replaced. This is instead of globals:
  * tests build one by hand.
  */

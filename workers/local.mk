@@ -69,6 +69,8 @@ workers_libworkers_la_SOURCES = \
     workers/marker.h \
     workers/merge.c \
     workers/merge.h \
+    workers/modules.c \
+    workers/modules.h \
     workers/outq.c \
     workers/outq.h \
     workers/pages.c \

@@ -16,18 +16,12 @@
 #include "shared/ipc.h"
 #include "shared/log.h"
 #include "workers/acceptor.h"
-#include "workers/admission.h"
-#include "workers/canary.h"
 #include "workers/conn.h"
-#include "workers/deflate.h"
 #include "workers/fate.h"
-#include "workers/guessers.h"
 #include "workers/handover.h"
-#include "workers/hub.h"
 #include "workers/inquest.h"
-#include "workers/marker.h"
+#include "workers/modules.h"
 #include "workers/pressure.h"
-#include "workers/router.h"
 #include "workers/sandbox.h"
 #include "workers/session.h"
 #include "workers/store.h"
@@ -537,61 +531,6 @@ static void enter_sandbox(const struct worker_start *start)
              LOG_INT(s.landlock));
 }
 
-/* Name of the module that could not be made, NULL when all are there, but for the acceptor. */
-static const char *make_modules(struct worker *w)
-{
-    if (!(w->deflate = deflate_new((size_t)w->opt->compression_threshold)))
-        return "compression";
-    if (!(w->conns = conns_new(w)))
-        return "connections";
-    if (!(w->guessers = guessers_new(w->opt->auth_failure_rate)))
-        return "token failures";
-    if (!(w->pressure = pressure_new(w)))
-        return "memory measurement";
-    if (!(w->hub = hub_new()))
-        return "hub";
-    if (!(w->inquest = inquest_new(w)))
-        return "inquest";
-    if (!(w->store = store_new(w)))
-        return "command link";
-    if (!(w->admissions = admissions_new(w)))
-        return "admissions";
-    if (!(w->subscriber = subscriber_new(w)))
-        return "subscriber link";
-    if (!(w->canary = canary_new(w)))
-        return "delivery probe";
-    if (!(w->markers = markers_new(w)))
-        return "markers";
-    if (!(w->sessions = sessions_new(w)))
-        return "sessions";
-    if (!(w->handover = handover_new(w)))
-        return "hand-over";
-    if (!(w->router = router_new(w)))
-        return "router";
-    return NULL;
-}
-
-/* Answers that wait for Redis go before the links, connections before what they are members of. */
-static void free_modules(struct worker *w)
-{
-    acceptor_free(w->acceptor);
-    router_free(w->router);
-    handover_free(w->handover);
-    w->handover = NULL;
-    conns_free(w->conns);
-    deflate_free(w->deflate);
-    sessions_free(w->sessions);
-    markers_free(w->markers);
-    canary_free(w->canary);
-    subscriber_free(w->subscriber);
-    store_free(w->store);
-    admissions_free(w->admissions);
-    inquest_free(w->inquest);
-    hub_free(w->hub);
-    pressure_free(w->pressure);
-    guessers_free(w->guessers);
-}
-
 /* libev does not tell. It opened the lowest descriptor that was free; only an epoll set answers
  * ENOENT to this question. */
 static int find_epoll(struct ev_loop *loop, int lowest, int other_fd)
@@ -691,7 +630,7 @@ int worker_run(const struct worker_start *start)
     enter_sandbox(start);
     make_loop(w);
     if (w->loop) {
-        missing = make_modules(w);
+        missing = modules_make(w);
         term_fd = open_term();
         if (!missing && term_fd < 0)
             missing = "signals";
@@ -703,7 +642,7 @@ int worker_run(const struct worker_start *start)
         serve(life);
         stop_watchers(life);
     }
-    free_modules(w);
+    modules_free(w);
     if (term_fd >= 0)
         close(term_fd);
     if (w->loop)
