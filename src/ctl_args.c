@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "shared/keys.h"
+#include "src/ctl_reply.h"
 
 #ifndef PACKAGE_VERSION
 #define PACKAGE_VERSION "0"
@@ -146,9 +147,7 @@ void ctl_say(const char *format, ...)
     va_start(ap, format);
     vsnprintf(line, sizeof(line), format, ap);
     va_end(ap);
-    for (char *p = line; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
+    ctl_tame(line);
     fprintf(stderr, "belfryctl: %s\n", line);
 }
 

@@ -285,8 +285,10 @@ static void add_instance_json(void *data, struct text_span instance)
 {
     struct text_buf *b = data;
     char id[64];
-    text_addf(b, "%s{\"instance\":\"%s\",\"closed\":%lld}", b->data[b->len - 1] == '[' ? "" : ",",
-              ctl_text_of(instance, "instance", id, sizeof(id)), ctl_number_of(instance, "closed"));
+    ctl_text_of(instance, "instance", id, sizeof(id));
+    text_addf(b, "%s{\"instance\":", b->data[b->len - 1] == '[' ? "" : ",");
+    text_add_json(b, id, strlen(id));
+    text_addf(b, ",\"closed\":%lld}", ctl_number_of(instance, "closed"));
 }
 
 /* name: of the member that says whose they were. */

@@ -14,6 +14,15 @@ struct text_span ctl_reply_span(const struct text_buf *reply)
     return (struct text_span){reply->data, reply->len};
 }
 
+void ctl_tame(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++)
+        if (*p < 0x20 || *p == 0x7f)
+            *p = '?';
+        else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+            p[0] = p[1] = '?';
+}
+
 const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap)
 {
     struct text_span value;
@@ -22,9 +31,9 @@ const char *ctl_text_of(struct text_span object, const char *name, char *out, si
         long n = json_string_decode(value, out, cap - 1);
         out[n > 0 ? n : 0] = '\0';
     }
-    for (char *p = out; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = *p == '\n' ? ' ' : '?';
+    for (char *p = out; (p = strchr(p, '\n'));)
+        *p = ' ';
+    ctl_tame(out);
     return out;
 }
 
