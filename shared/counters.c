@@ -24,6 +24,7 @@
 #define GROUP_CLIENT "client"
 #define GROUP_REDIS "redis"
 #define GROUP_PROCESS "process"
+#define GROUP_LATENCY "latency"
 #define GROUP_TURNS "turns"
 
 /* "closed_" and the close table's name, made when the program is loaded. */
@@ -60,11 +61,33 @@ __attribute__((constructor)) static void make_closed_names(void)
     }
 }
 
-/* Bounds of the histogram of turns; the row behind these is of what is longer. */
-static const uint32_t turn_bounds_ms[] = {1, 2, 5, 10, 20, 50, 100, 250, 1000};
-#define TURN_BOUNDS ((int)(sizeof turn_bounds_ms / sizeof turn_bounds_ms[0]))
-_Static_assert(CTR_loop_turns_longer + 1 == CTR_CLOSED_FIRST, "turns stand before closes");
-_Static_assert(CTR_loop_turns_to_1ms + TURN_BOUNDS == CTR_loop_turns_longer, "a row for each");
+/* A row for each bound, and one behind them of what is longer. */
+static const uint32_t latency_bounds_us[] = {50,    100,   200,   500,    1000,   2000,    5000,
+                                             10000, 20000, 50000, 100000, 250000, 1000000,
+                                             5000000};
+static const uint32_t turn_bounds_us[] = {1000,  2000,   5000,   10000, 20000,
+                                          50000, 100000, 250000, 1000000};
+#define BOUNDS(array) ((int)(sizeof(array) / sizeof((array)[0])))
+_Static_assert(CTR_delivered_in_50us + BOUNDS(latency_bounds_us) == CTR_delivered_later,
+               "a row for each");
+_Static_assert(CTR_loop_turns_to_1ms + BOUNDS(turn_bounds_us) == CTR_loop_turns_longer,
+               "a row for each");
+_Static_assert(CTR_delivered_later + 1 == CTR_loop_turns_to_1ms, "histograms stand together");
+_Static_assert(CTR_loop_turns_longer + 1 == CTR_CLOSED_FIRST, "and before closes");
+
+static const struct histogram {
+    enum counter first; /* row of the first bound */
+    enum counter sum;   /* row of all that was measured, added up */
+    const uint32_t *bounds_us;
+    int bounds;
+    const char *name;
+    const char *help;
+} latency = {CTR_delivered_in_50us, CTR_delivery_us, latency_bounds_us, BOUNDS(latency_bounds_us),
+             "delivery_seconds",
+             "From the turn that read a message from Redis to the end of its write to a device."},
+  turns = {CTR_loop_turns_to_1ms, CTR_loop_busy_us, turn_bounds_us, BOUNDS(turn_bounds_us),
+           "loop_turn_seconds",
+           "How long turns of the loop took: whatever comes meanwhile waits."};
 
 static struct counters_slot private_slot;
 struct counters_slot *counters_self = &private_slot;
@@ -169,13 +192,38 @@ const char *counters_doing_words(uint32_t what)
     return what < DOINGS ? words[what] : "unknown";
 }
 
-void counters_turn(uint64_t us)
+/* n times so long. */
+static void measured(const struct histogram *h, uint64_t us, uint64_t n)
 {
     int i = 0;
-    while (i < TURN_BOUNDS && us > turn_bounds_ms[i] * UINT64_C(1000))
+    while (i < h->bounds && us > h->bounds_us[i])
         i++;
-    counters_inc((enum counter)(CTR_loop_turns_to_1ms + i));
-    counters_add(CTR_loop_busy_us, us);
+    counters_add((enum counter)((int)h->first + i), n);
+    counters_add(h->sum, us * n);
+}
+
+void counters_turn(uint64_t us)
+{
+    measured(&turns, us, 1);
+}
+
+void counters_delivered(uint64_t us, uint64_t n)
+{
+    measured(&latency, us, n);
+}
+
+double counters_quantile_us(const uint64_t n[COUNTERS_LATENCY_ROWS], double share)
+{
+    uint64_t all = 0, below = 0;
+    for (int i = 0; i < COUNTERS_LATENCY_ROWS; i++)
+        all += n[i];
+    for (int i = 0; i < latency.bounds; i++) {
+        double from = i ? latency.bounds_us[i - 1] : 0, to = latency.bounds_us[i];
+        if (n[i] && (double)(below + n[i]) >= share * (double)all)
+            return from + (to - from) * (share * (double)all - (double)below) / (double)n[i];
+        below += n[i];
+    }
+    return all ? (double)latency.bounds_us[latency.bounds - 1] : -1;
 }
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id)
@@ -200,6 +248,36 @@ void counters_arrive(struct counters *c, uint32_t from_slot)
     while (n && !__atomic_compare_exchange_n(way, &n, n - 1, false, __ATOMIC_SEQ_CST,
                                              __ATOMIC_RELAXED))
         ;
+}
+
+/* One writer. Readers look whether it was at work meanwhile: Boehm, "Can seqlocks get along with
+ * programming language memory models?" (2012). */
+void counters_set_reload(struct counters *c, int64_t at_ms, bool ok, const char *message)
+{
+    struct counters_head *h = c->head;
+    uint32_t writes = h->reload_writes;
+    __atomic_store_n(&h->reload_writes, writes + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    h->last_reload_at_ms = (uint64_t)at_ms;
+    h->last_reload_ok = ok;
+    snprintf(h->last_reload, sizeof h->last_reload, "%s", message);
+    __atomic_store_n(&h->reload_writes, writes + 2, __ATOMIC_RELEASE);
+}
+
+bool counters_get_reload(const struct counters *c, struct counters_reload *out)
+{
+    const struct counters_head *h = c->head;
+    for (int i = 0; i < SUM_TRIES; i++) {
+        uint32_t before = __atomic_load_n(&h->reload_writes, __ATOMIC_ACQUIRE);
+        out->at_ms = (int64_t)h->last_reload_at_ms;
+        out->ok = h->last_reload_ok;
+        memcpy(out->message, h->last_reload, sizeof out->message);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (!(before & 1) && __atomic_load_n(&h->reload_writes, __ATOMIC_RELAXED) == before)
+            break;
+    }
+    out->message[sizeof out->message - 1] = '\0';
+    return out->at_ms != 0;
 }
 
 static uint64_t sum_once(const struct counters *c, enum counter id)
@@ -422,7 +500,8 @@ static void add_closes(const struct counters *c, struct text_buf *out)
 }
 
 /* One slot's, or everybody's (slot < 0). Buckets count all that is below their bound. */
-static void add_turns_of(const struct counters *c, int slot, const char *name, struct text_buf *out)
+static void add_histogram_of(const struct counters *c, int slot, const struct histogram *h,
+                             const char *name, struct text_buf *out)
 {
     char label[32] = "", braces[32] = "";
     unsigned long long n = 0;
@@ -430,39 +509,45 @@ static void add_turns_of(const struct counters *c, int slot, const char *name, s
         snprintf(label, sizeof label, "worker=\"%d\",", slot);
         snprintf(braces, sizeof braces, "{worker=\"%d\"}", slot);
     }
-    for (int i = 0; i <= TURN_BOUNDS; i++) {
-        enum counter id = (enum counter)(CTR_loop_turns_to_1ms + i);
+    for (int i = 0; i <= h->bounds; i++) {
+        enum counter id = (enum counter)((int)h->first + i);
         n += slot < 0 ? counters_sum(c, id) : counters_get(c, (uint32_t)slot, id);
         text_addf(out, "%s_bucket{%sle=\"", name, label);
-        if (i < TURN_BOUNDS)
-            text_addf(out, "%u.%03u\"} %llu\n", turn_bounds_ms[i] / 1000,
-                      turn_bounds_ms[i] % 1000, n);
-        else
+        uint32_t us = i < h->bounds ? h->bounds_us[i] : 0;
+        if (!us)
             text_addf(out, "+Inf\"} %llu\n", n);
+        else if (us % 1000)
+            text_addf(out, "0.%06u\"} %llu\n", us, n);
+        else
+            text_addf(out, "%u.%03u\"} %llu\n", us / 1000000, us / 1000 % 1000, n);
     }
     text_addf(out, "%s_sum%s", name, braces);
-    add_value(out, slot < 0 ? counters_sum(c, CTR_loop_busy_us)
-                            : counters_get(c, (uint32_t)slot, CTR_loop_busy_us), 1000000);
+    add_value(out, slot < 0 ? counters_sum(c, h->sum) : counters_get(c, (uint32_t)slot, h->sum),
+              1000000);
     text_addf(out, "%s_count%s %llu\n", name, braces, n);
 }
 
-static void add_turns(const struct counters *c, struct text_buf *out)
+static void add_histogram(const struct counters *c, const struct histogram *h,
+                          struct text_buf *out)
 {
-    static const char help[] = "How long turns of the loop took: whatever comes meanwhile waits.";
-    add_head(out, "belfry_loop_turn_seconds", "histogram", help);
+    char name[64];
+    snprintf(name, sizeof name, "belfry_%s", h->name);
+    add_head(out, name, "histogram", h->help);
     for (uint32_t i = 0; i < c->head->slots; i++)
         if (in_use(&c->slots[i]))
-            add_turns_of(c, (int)i, "belfry_loop_turn_seconds", out);
-    add_head(out, "belfry_instance_loop_turn_seconds", "histogram", help);
-    add_turns_of(c, -1, "belfry_instance_loop_turn_seconds", out);
+            add_histogram_of(c, (int)i, h, name, out);
+    snprintf(name, sizeof name, "belfry_instance_%s", h->name);
+    add_head(out, name, "histogram", h->help);
+    add_histogram_of(c, -1, h, name, out);
 }
 
 void counters_prometheus(const struct counters *c, struct text_buf *out)
 {
-    for (int i = 0; i < CTR_loop_turns_to_1ms; i++)
+    for (int i = 0; i < CTR_delivered_in_50us; i++)
         add_row(c, (enum counter)i, out);
-    for (int i = 0; i < CTR_loop_turns_to_1ms; i++)
+    for (int i = 0; i < CTR_delivered_in_50us; i++)
         add_row_in_all(c, (enum counter)i, out);
-    add_turns(c, out);
+    add_histogram(c, &latency, out);
+    add_histogram(c, &turns, out);
     add_closes(c, out);
 }

@@ -30,6 +30,9 @@ enum counter {
 /* The row of a close reason: CTR_CLOSED_FIRST + CLOSE_x, the tables being in one order. */
 #define CTR_CLOSED_FIRST (COUNTERS - (int)CLOSE_REASONS)
 
+/* The rows of the group "latency", in order; the last is of what took longer than all bounds. */
+#define COUNTERS_LATENCY_ROWS ((int)CTR_delivered_later - (int)CTR_delivered_in_50us + 1)
+
 /* What a worker is doing: its last words, should it die of it. */
 enum doing {
 #define DOING(name, words) DOING_##name,
@@ -54,6 +57,7 @@ enum instance_state { INSTANCE_STARTING, INSTANCE_RUNNING, INSTANCE_DRAINING, IN
 
 #define COUNTERS_MAX_SLOTS 256
 #define COUNTERS_SLOT_BYTES 4096
+#define COUNTERS_RELOAD_BYTES 256
 
 /* One worker's slot. pid, generation, state and restarts are the master's; on_the_way is also
  * those workers' that take; the rest is the worker's, and outlives it. */
@@ -85,6 +89,9 @@ struct counters_head {
     uint64_t moves;        /* of WebSockets from slot to slot; all add to it */
     uint64_t earlier_restarts; /* of the version before, whose slots were laid out differently */
     uint64_t earlier[COUNTERS]; /* its totals; part of every sum */
+    uint32_t reload_writes;     /* odd while the three are written: last_reload_at_ms and these */
+    uint32_t last_reload_ok;
+    char last_reload[COUNTERS_RELOAD_BYTES];
 };
 
 struct counters {
@@ -142,6 +149,11 @@ void counters_depart(struct counters *c);
 void counters_arrive(struct counters *c, uint32_t from_slot);
 /* A turn of the loop took so long: rows loop_busy_us and loop_turns_... */
 void counters_turn(uint64_t us);
+/* n deliveries took so long: rows delivery_us and delivered_in_... */
+void counters_delivered(uint64_t us, uint64_t n);
+/* Of n deliveries in each row: the time that this share of them took at most, as if they lay evenly
+ * between the bounds; the last bound, if they took longer; -1 when there are none. */
+double counters_quantile_us(const uint64_t n[COUNTERS_LATENCY_ROWS], double share);
 
 uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
 /* Sum over all slots, empty ones included, and earlier totals; of websockets, those on the way,
@@ -149,6 +161,17 @@ uint64_t counters_get(const struct counters *c, uint32_t slot, enum counter id);
 uint64_t counters_sum(const struct counters *c, enum counter id);
 /* Unasked deaths of workers, likewise. */
 uint64_t counters_restarts(const struct counters *c);
+
+/* How the last reload or upgrade went. */
+struct counters_reload {
+    int64_t at_ms; /* wall clock */
+    bool ok;
+    char message[COUNTERS_RELOAD_BYTES]; /* cut, where it is longer */
+};
+
+void counters_set_reload(struct counters *c, int64_t at_ms, bool ok, const char *message);
+/* False: there was none. */
+bool counters_get_reload(const struct counters *c, struct counters_reload *out);
 
 /* Master, between two workers of a slot: counts what only it can know of the dead one. */
 void counters_add_for_dead(struct counters *c, uint32_t slot, enum counter id, uint64_t n);
@@ -168,10 +191,10 @@ void counters_json_group(const struct counters *c, int slot, const char *group,
  * for each slot that ever had a worker (totals outlive it), label worker="N". Names:
  * belfry_NAME_total for totals, belfry_NAME for gauges; *_us and *_ms rows are written in seconds
  * as belfry_NAME_seconds (base units). The rows of the close table are one metric:
- * belfry_closes_total{reason="no_pong",code="0",worker="0"}; those of the group "turns" are one
- * histogram, belfry_loop_turn_seconds. The same rows of all workers
- * together follow as belfry_instance_NAME, without label: beside the workers' samples they would
- * count twice in every sum. */
+ * belfry_closes_total{reason="no_pong",code="0",worker="0"}; those of the groups "latency" and
+ * "turns" are the histograms belfry_delivery_seconds and belfry_loop_turn_seconds. The same rows of
+ * all workers together follow as belfry_instance_NAME, without label: beside the workers' samples
+ * they would count twice in every sum. */
 void counters_prometheus(const struct counters *c, struct text_buf *out);
 
 #endif

@@ -109,6 +109,14 @@ void ctl_add_bytes(struct text_buf *b, double bytes)
     text_addf(b, i && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, units[i]);
 }
 
+void ctl_add_latency(struct text_buf *b, struct text_span rates)
+{
+    struct text_span latency = ctl_object_of(rates, "delivery_ms");
+    if (ctl_has(latency, "p50"))
+        text_addf(b, "; delivered in %.2f ms, 99 %% in %.2f ms", ctl_real_of(latency, "p50"),
+                  ctl_real_of(latency, "p99"));
+}
+
 bool ctl_has_colour(void)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");

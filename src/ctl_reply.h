@@ -33,6 +33,9 @@ void ctl_add_duration(struct text_buf *b, long long s);
 /* "812 B", "3.4 kB", "1.2 GB": powers of 1000. */
 void ctl_add_bytes(struct text_buf *b, double bytes);
 
+/* "; delivered in 0.21 ms, 99 % in 1.30 ms", from the rates; nothing when nothing was delivered. */
+void ctl_add_latency(struct text_buf *b, struct text_span rates);
+
 /* May escape codes be written to stdout? A terminal that knows them; NO_COLOR is not set
  * (https://no-color.org/). */
 bool ctl_has_colour(void);

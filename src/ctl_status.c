@@ -109,7 +109,9 @@ static void add_rates(struct text_buf *b, struct text_span rates)
     ctl_add_bytes(b, ctl_real_of(rates, "received_bytes"));
     text_adds(b, "/s, out ");
     ctl_add_bytes(b, ctl_real_of(rates, "sent_bytes"));
-    text_addf(b, "/s; %.1f new connections/s\n", ctl_real_of(rates, "opened"));
+    text_addf(b, "/s; %.1f new connections/s", ctl_real_of(rates, "opened"));
+    ctl_add_latency(b, rates);
+    text_addc(b, '\n');
 }
 
 static void add_totals(struct text_buf *b, struct text_span status, struct text_span totals)

@@ -134,7 +134,9 @@ static void add_head(const struct top *t, struct text_buf *b)
     ctl_add_bytes(b, ctl_real_of(rates, "received_bytes"));
     text_adds(b, "/s, out ");
     ctl_add_bytes(b, ctl_real_of(rates, "sent_bytes"));
-    text_adds(b, "/s\n\n");
+    text_adds(b, "/s");
+    ctl_add_latency(b, rates);
+    text_adds(b, "\n\n");
 }
 
 static void add_row(const struct top *t, const struct row *r, struct text_buf *b)

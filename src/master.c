@@ -527,7 +527,9 @@ static int make_segments(struct master *m)
         return fail_start(m, MASTER_EXIT_RUNTIME, "shared memory: %s", log_errno(error));
     struct counters_head *head = m->counters.head;
     head->started_at_ms = (uint64_t)m->started_wall_ms;
-    head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
+    if (m->last_reload_ms)
+        counters_set_reload(&m->counters, m->last_reload_ms, m->last_reload_ok,
+                            m->last_message.data ? m->last_message.data : "");
     snprintf(head->instance_id, sizeof(head->instance_id), "%s", m->instance_id);
     claim_head(m);
     set_state(m, INSTANCE_STARTING);

@@ -21,6 +21,7 @@ static const struct column {
 /* One slot at one time. */
 struct cell {
     uint64_t values[COLUMNS];
+    uint64_t latency[COUNTERS_LATENCY_ROWS];
     uint64_t cpu_us; /* of the process */
     uint32_t pid;    /* 0: none */
 };
@@ -49,6 +50,9 @@ static struct cell cell_of(const struct rates *r, uint32_t slot)
     struct cell c;
     for (size_t i = 0; i < COLUMNS; i++)
         c.values[i] = counters_get(r->counters, slot, columns[i].counter);
+    for (int i = 0; i < COUNTERS_LATENCY_ROWS; i++)
+        c.latency[i] =
+            counters_get(r->counters, slot, (enum counter)((int)CTR_delivered_in_50us + i));
     c.pid = __atomic_load_n(&r->counters->slots[slot].pid, __ATOMIC_RELAXED);
     c.cpu_us = cpu_us_of(c.pid);
     return c;
@@ -99,6 +103,8 @@ static void add_difference(const struct rates *r, size_t old_at, uint32_t slot, 
     struct cell now = cell_of(r, slot);
     for (size_t i = 0; i < COLUMNS; i++) /* totals never go back */
         sum->values[i] += now.values[i] - old->values[i];
+    for (int i = 0; i < COUNTERS_LATENCY_ROWS; i++)
+        sum->latency[i] += now.latency[i] - old->latency[i];
     uint64_t before = now.pid == old->pid ? old->cpu_us : 0;
     if (now.pid && now.cpu_us >= before && now.cpu_us) {
         sum->cpu_us += now.cpu_us - before;
@@ -106,11 +112,23 @@ static void add_difference(const struct rates *r, size_t old_at, uint32_t slot, 
     }
 }
 
+/* Of deliveries: {"p50", "p99"} in ms, or null. */
+static void add_latency(const struct cell *sum, struct text_buf *out)
+{
+    double half_us = counters_quantile_us(sum->latency, 0.5);
+    text_adds(out, ",\"delivery_ms\":");
+    if (half_us < 0)
+        text_adds(out, "null");
+    else
+        text_addf(out, "{\"p50\":%.3f,\"p99\":%.3f}", half_us / 1000,
+                  counters_quantile_us(sum->latency, 0.99) / 1000);
+}
+
 void rates_write(const struct rates *r, int slot, struct text_buf *out)
 {
     size_t old_at = r->taken < SAMPLES ? 0 : r->taken % SAMPLES;
     double seconds = (double)(clock_mono_us() - r->at_us[old_at]) / 1e6;
-    struct cell sum = {{0}, 0, 0};
+    struct cell sum = {.pid = 0};
     for (uint32_t i = 0; i < r->counters->head->slots; i++)
         if (slot < 0 || i == (uint32_t)slot)
             add_difference(r, old_at, i, &sum);
@@ -119,6 +137,7 @@ void rates_write(const struct rates *r, int slot, struct text_buf *out)
     text_addf(out, "{\"seconds\":%.3f", seconds);
     for (size_t i = 0; i < COLUMNS; i++)
         text_addf(out, ",\"%s\":%.1f", columns[i].name, (double)sum.values[i] / seconds);
+    add_latency(&sum, out);
     if (sum.pid)
         text_addf(out, ",\"cpu_percent\":%.1f}", (double)sum.cpu_us / seconds / 1e4);
     else

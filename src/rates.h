@@ -25,6 +25,7 @@ void rates_look(struct rates *r);
 
 /* Appends, of one slot or (slot < 0) of all: {"seconds": x (the time looked at), "received",
  * "delivered", "commands", "received_bytes", "sent_bytes", "opened" (WebSockets): each a second,
+ * "delivery_ms": {"p50", "p99"} of what was delivered (counters.h; null: nothing was),
  * "cpu_percent" (of one processor; of all together it may be over 100; null: not known)}. */
 void rates_write(const struct rates *r, int slot, struct text_buf *out);
 

@@ -64,7 +64,7 @@ void reload_told(struct master *m, const char *failed, const char *message)
     text_buf_reset(&m->last_message);
     text_adds(&m->last_message, message);
     if (m->is_head_ours)
-        m->counters.head->last_reload_at_ms = (uint64_t)m->last_reload_ms;
+        counters_set_reload(&m->counters, m->last_reload_ms, ok, message);
     if (ok)
         pulse_text(m, status);
     else

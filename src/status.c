@@ -10,7 +10,8 @@
 #include "src/master_priv.h"
 
 static const char *const groups[] = {"connections", "http",    "messages", "client",
-                                     "redis",       "process", "turns", "closes"};
+                                     "redis",       "process", "latency",  "turns",
+                                     "closes"};
 
 static void add_string(struct text_buf *out, const char *name, const char *value)
 {

@@ -15,6 +15,7 @@ unit_tests = \
     tests/unit/check_counters \
     tests/unit/check_ctl_events \
     tests/unit/check_deflate \
+    tests/unit/check_delivery \
     tests/unit/check_dev \
     tests/unit/check_emit \
     tests/unit/check_events \

@@ -83,7 +83,8 @@ static void add_group(const struct counters *c, int slot, const char *group, str
 static void add_groups(const struct counters *c, int slot, struct text_buf *out)
 {
     static const char *const groups[] = {"messages", "connections", "http",
-                                         "client",   "process",     "turns", "closes"};
+                                         "client",   "process",     "latency", "turns",
+                                         "closes"};
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
         add_group(c, slot, groups[i], out);
 }
@@ -154,6 +155,27 @@ static void add_workers(const struct worker *w, struct text_buf *out)
     text_addc(out, ']');
 }
 
+static void add_manager(const struct worker *w, struct text_buf *out)
+{
+    const struct counters *c = w->start->counters;
+    struct counters_reload reload;
+    text_addf(out, "\"manager_info\":{\"connected_users\":%u,\"total_connections\":%llu,"
+              "\"instance_id\":\"%s\",\"generation\":%u,\"last_reload\":",
+              usertable_users(w->start->users),
+              (unsigned long long)counters_sum(c, CTR_websockets), w->start->instance_id,
+              __atomic_load_n(&c->head->generation, __ATOMIC_RELAXED));
+    if (counters_get_reload(c, &reload)) {
+        char at[CLOCK_ISO_BYTES];
+        clock_format_us(reload.at_ms * 1000, true, at);
+        text_addf(out, "{\"ok\":%s,\"at\":\"%s\",\"message\":", reload.ok ? "true" : "false", at);
+        text_add_json(out, reload.message, strlen(reload.message));
+        text_addc(out, '}');
+    } else {
+        text_adds(out, "null");
+    }
+    text_adds(out, "},");
+}
+
 static void answer(struct reply *r, const char *info)
 {
     const struct worker *w = r->worker;
@@ -162,11 +184,8 @@ static void answer(struct reply *r, const char *info)
     add_statistics(w, info, &body);
     text_addc(&body, ',');
     add_workers(w, &body);
-    text_addf(&body, ",\"manager_info\":{\"connected_users\":%u,\"total_connections\":%llu,"
-              "\"instance_id\":\"%s\"},",
-              usertable_users(w->start->users),
-              (unsigned long long)counters_sum(w->start->counters, CTR_websockets),
-              w->start->instance_id);
+    text_addc(&body, ',');
+    add_manager(w, &body);
     api_add_timestamp(w, &body);
     text_addc(&body, '}');
     reply_json(r, 200, &body);
@@ -190,10 +209,17 @@ static void on_info(void *data, int error, struct text_span text)
 }
 
 /* Redis is asked each time: what each worker had kept would differ from one to the next, and totals
- * go back. */
+ * go back.
+ *
+ * ?close ends the connection with the answer: a load balancer that chooses once for each connection
+ * gives whoever asks again the chance of another instance. A page's script cannot send the header
+ * for it. */
 void api_stats(const struct request *rq)
 {
     struct reply *r = rq->reply;
+    struct text_span value;
+    if (text_query_find(http_query(rq->http), "close", &value))
+        r->keep_alive = false;
     r->waiting = store_info(rq->worker->store, on_info, r);
     if (!r->waiting)
         answer(r, NO_INFO);

@@ -13,6 +13,7 @@
 #include "shared/log.h"
 #include "workers/admission.h"
 #include "workers/conn_internal.h"
+#include "workers/delivery.h"
 #include "workers/proxyhead.h"
 #include "workers/router.h"
 #include "workers/session.h"
@@ -127,10 +128,12 @@ void conn_send_now(struct conn *c, struct frame *f)
     }
     size_t done = n > 0 ? (size_t)n : 0;
     counters_add(CTR_sent_bytes, done);
-    if (done == f->len)
+    if (done == f->len) {
         outq_passed(&c->outq, done);
-    else
+        delivery_written(f);
+    } else {
         queue_rest(c, f, done);
+    }
 }
 
 uint64_t conn_taken_bytes(const struct conn *c, bool *is_all)
@@ -474,7 +477,7 @@ static bool flush_round(struct conns *s, int64_t until_us)
         next = c->flush_next;
         c->in_flush = false;
         end_turn(s, c);
-        if (!next || n % CLOCK_EVERY || clock_mono_us() < until_us)
+        if (!next || n % CLOCK_EVERY || delivery_measure(clock_mono_us()) < until_us)
             continue;
         *tail = s->flush_head; /* who was marked meanwhile comes behind */
         if (!s->flush_head)

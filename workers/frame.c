@@ -123,6 +123,7 @@ struct frame *frame_join(enum frame_kind kind, struct frame *const *parts, size_
         return NULL;
     }
     *f = (struct frame){.refs = 1, .kind = kind, .parts = kept, .part_count = (uint32_t)count};
+    f->read_us = parts[0]->read_us; /* the oldest */
     for (size_t i = 0; i < count; i++) {
         memcpy(f->bytes + f->len, parts[i]->bytes, parts[i]->len);
         f->len += parts[i]->len;

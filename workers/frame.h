@@ -43,6 +43,7 @@ struct frame {
     bool has_id;            /* false: id_hash is that of the content */
     uint8_t window_bits;    /* deflated: what it was deflated with; 0: plain */
     uint16_t stays_plain;   /* bit N: a window of N bits makes it no shorter */
+    uint32_t read_us;       /* delivery.h; 0: not to be measured */
     uint64_t id_hash;       /* 0: none */
     uint64_t type_hash;     /* 0: none */
     uint64_t conflate_key;  /* 0: never conflates */

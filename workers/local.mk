@@ -32,6 +32,8 @@ workers_libworkers_la_SOURCES = \
     workers/context.h \
     workers/deflate.c \
     workers/deflate.h \
+    workers/delivery.c \
+    workers/delivery.h \
     workers/device.c \
     workers/device.h \
     workers/extensions.c \

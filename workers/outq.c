@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shared/counters.h"
+#include "workers/delivery.h"
 
 #define KEYS_MIN_SLOTS 16
 #define PONGS_KEPT_BYTES 4096 /* beyond, only the last ping of several is answered */
@@ -266,6 +267,8 @@ void outq_consume(struct outq *q, size_t n)
     while (q->head && n >= q->head->len - q->head_done) {
         n -= q->head->len - q->head_done;
         q->written += q->head->len - q->head_done;
+        if (q->head->kind == ITEM_FRAME)
+            delivery_written(q->head->frame);
         take(q, q->head, q->head_done, TRACE_END_WRITTEN);
         q->head_done = 0;
     }

@@ -5,6 +5,7 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "workers/deflate.h"
+#include "workers/delivery.h"
 #include "workers/fate.h"
 #include "workers/session_parts.h"
 
@@ -156,7 +157,7 @@ static bool walk(struct sessions *s, int64_t until_us)
     for (unsigned i = 1; (c = conns_walk_next(s->w->conns)); i++) {
         if (c->device.user)
             session_settle_device(s, &c->device);
-        if (until_us && i % CLOCK_EVERY == 0 && clock_mono_us() >= until_us)
+        if (until_us && i % CLOCK_EVERY == 0 && delivery_measure(clock_mono_us()) >= until_us)
             return false;
     }
     end_walk(&s->broadcasts);

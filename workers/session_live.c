@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "shared/log.h"
+#include "workers/delivery.h"
 #include "workers/fate.h"
 #include "workers/filter.h"
 #include "workers/session_parts.h"
@@ -146,6 +147,7 @@ struct frame *session_make_frame(enum frame_kind kind, const struct message *m)
         f->has_id = m->has_id;
         f->conflate_key = m->conflate_key;
         f->timestamp_us = kind == FRAME_USER ? m->timestamp_us : 0;
+        delivery_read(f);
     }
     return f;
 }

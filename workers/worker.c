@@ -17,6 +17,7 @@
 #include "shared/log.h"
 #include "workers/acceptor.h"
 #include "workers/conn.h"
+#include "workers/delivery.h"
 #include "workers/fate.h"
 #include "workers/handover.h"
 #include "workers/inquest.h"
@@ -453,6 +454,7 @@ static void on_turn_start(struct ev_loop *loop, ev_check *check, int events)
     (void)events;
     life->turn_us = clock_mono_us();
     trace_set_time((int64_t)(ev_now(loop) * 1e6));
+    delivery_begin_turn(life->turn_us);
     conns_begin_turn(life->worker.conns, life->turn_us);
     acceptor_begin_turn(life->worker.acceptor, life->turn_us, life->is_busy);
     counters_doing(DOING_TURN, 0);
@@ -473,12 +475,13 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     }
     pressure_turn(life->worker.pressure);
     conns_flush(life->worker.conns, true); /* messages leave before handshakes take their time */
+    delivery_end();
     if (conns_admit(life->worker.conns))
         conns_flush(life->worker.conns, true);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
     if (life->turn_us) { /* not before the first turn */
-        int64_t took_us = clock_mono_us() - life->turn_us;
+        int64_t took_us = delivery_measure(clock_mono_us()) - life->turn_us;
         life->is_busy = took_us >= BUSY_US;
         counters_turn((uint64_t)took_us);
     }

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness import Client, assert_error, message, produce
+from harness import (Client, assert_error, broadcast, eventually, message, produce, publish)
 
 
 def samples(text):
@@ -82,3 +82,43 @@ async def test_the_counters_count(redis, server, user):
     stats = server.stats()["statistics"]
     assert total(samples(server.metrics().text), "belfry_messages_received_total") == stats[
         "messages"]["messages_received"]
+
+
+async def test_each_live_delivery_is_measured_once(redis, server, user):
+    name = "belfry_instance_delivery_seconds"
+    before = samples(server.metrics().text)
+    clients = [await Client.attach(server, user) for _ in range(3)]
+    try:
+        for _ in range(20):
+            publish(redis, user, message(user=user))
+        broadcast(redis, message())
+        for c in clients:
+            await c.take(21)
+
+        def measured():
+            after = samples(server.metrics().text)
+            grown = {k: after[k] - before.get(k, 0) for k in after if k.startswith(name)}
+            return grown if grown[name + "_count"] >= 63 else None
+
+        grown = eventually(measured, "63 deliveries measured")
+        assert grown[name + "_count"] == 63
+        assert grown[name + '_bucket{le="+Inf"}'] == 63
+        assert 0 < grown[name + "_sum"] < 63 * 5
+        # What comes from the list was not read just now.
+        produce(redis, user, message(user=user))
+        for c in clients:
+            await c.take(1)
+        async with await Client.attach(server, user) as late:
+            await late.take(1)
+        eventually(lambda: samples(server.metrics().text)[name + "_count"]
+                   - before[name + "_count"] == 66, "the stored one is measured where it was live")
+
+        def recent():
+            publish(redis, user, message(user=user))
+            return server.status()["rates"]["delivery_ms"]
+
+        now = eventually(recent, "a latency of the last seconds")
+        assert 0 < now["p50"] <= now["p99"] < 5000
+    finally:
+        for c in clients:
+            await c.close()

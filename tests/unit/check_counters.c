@@ -134,14 +134,17 @@ static void fill(void)
         counters_turn(1000);
         counters_turn(1001);
         counters_turn(3000000);
+        counters_delivered(50, 7);
+        counters_delivered(51, 1);
+        counters_delivered(6000000, 2);
     }
     counters_retire(&c, 1);
 }
 
 START_TEST(groups_are_json_objects_of_one_slot_or_of_all)
 {
-    static const char *const groups[] = {"connections", "http",    "messages", "client",
-                                         "redis",       "process", "turns",    "closes"};
+    static const char *const groups[] = {"connections", "http",    "messages", "client", "redis",
+                                         "process",     "latency", "turns",    "closes"};
     struct text_buf out = {0};
     size_t names = 0;
     fill();
@@ -171,6 +174,40 @@ START_TEST(groups_are_json_objects_of_one_slot_or_of_all)
 }
 END_TEST
 
+START_TEST(a_share_of_deliveries_lies_between_the_bounds_of_its_row)
+{
+    uint64_t n[COUNTERS_LATENCY_ROWS] = {0};
+    ck_assert_double_lt(counters_quantile_us(n, 0.5), 0);
+    n[1] = 10; /* 50 to 100 us */
+    ck_assert_double_eq_tol(counters_quantile_us(n, 0.5), 75, 0.001);
+    n[3] = 90; /* 200 to 500 us */
+    ck_assert_double_eq_tol(counters_quantile_us(n, 0.1), 100, 0.001);
+    ck_assert_double_eq_tol(counters_quantile_us(n, 0.55), 350, 0.001);
+    ck_assert_double_eq_tol(counters_quantile_us(n, 1), 500, 0.001);
+    n[COUNTERS_LATENCY_ROWS - 1] = 1000; /* nobody knows how long */
+    ck_assert_double_eq_tol(counters_quantile_us(n, 0.99), 5000000, 0.001);
+}
+END_TEST
+
+START_TEST(the_last_reload_is_told)
+{
+    struct counters_reload reload;
+    char longer[2 * COUNTERS_RELOAD_BYTES];
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    ck_assert(!counters_get_reload(&c, &reload));
+    counters_set_reload(&c, 1769860800123, false, "line 3: what is this?");
+    ck_assert(counters_get_reload(&c, &reload));
+    ck_assert_int_eq(reload.at_ms, 1769860800123);
+    ck_assert(!reload.ok);
+    ck_assert_str_eq(reload.message, "line 3: what is this?");
+    counters_set_reload(&c, 1769860800124, true, longer);
+    ck_assert(counters_get_reload(&c, &reload));
+    ck_assert(reload.ok);
+    ck_assert_uint_eq(strlen(reload.message), COUNTERS_RELOAD_BYTES - 1);
+}
+END_TEST
+
 START_TEST(prometheus_names_carry_units_and_kinds)
 {
     struct text_buf out = {0};
@@ -189,6 +226,14 @@ START_TEST(prometheus_names_carry_units_and_kinds)
         "belfry_closes_total{reason=\"no_pong\",code=\"0\",worker=\"1\"} 1\n",
         "\nbelfry_closes_total{reason=\"slow\",code=\"4008\",worker=\"0\"} 0\n",
         "\nbelfry_instance_closes_total{reason=\"no_pong\",code=\"0\"} 2\n",
+        "\n# TYPE belfry_delivery_seconds histogram\n"
+        "belfry_delivery_seconds_bucket{worker=\"0\",le=\"0.000050\"} 7\n"
+        "belfry_delivery_seconds_bucket{worker=\"0\",le=\"0.000100\"} 8\n",
+        "\nbelfry_delivery_seconds_bucket{worker=\"0\",le=\"5.000\"} 8\n"
+        "belfry_delivery_seconds_bucket{worker=\"0\",le=\"+Inf\"} 10\n"
+        "belfry_delivery_seconds_sum{worker=\"0\"} 12.000401\n"
+        "belfry_delivery_seconds_count{worker=\"0\"} 10\n",
+        "\nbelfry_instance_delivery_seconds_count 20\n",
         "\n# TYPE belfry_loop_turn_seconds histogram\n"
         "belfry_loop_turn_seconds_bucket{worker=\"0\",le=\"0.001\"} 1\n"
         "belfry_loop_turn_seconds_bucket{worker=\"0\",le=\"0.002\"} 2\n",
@@ -252,6 +297,8 @@ int main(void)
     tcase_add_test(tc, totals_outlive_their_worker_and_gauges_do_not);
     tcase_add_test(tc, a_websocket_on_its_way_is_counted_once);
     tcase_add_test(tc, groups_are_json_objects_of_one_slot_or_of_all);
+    tcase_add_test(tc, a_share_of_deliveries_lies_between_the_bounds_of_its_row);
+    tcase_add_test(tc, the_last_reload_is_told);
     tcase_add_test(tc, prometheus_names_carry_units_and_kinds);
     tcase_add_test(tc, promtool_finds_nothing_to_say);
     Suite *s = suite_create("counters");

@@ -81,6 +81,22 @@ START_TEST(processor_time_is_told_of_a_process_that_is_there)
 }
 END_TEST
 
+START_TEST(latency_is_that_of_the_last_seconds)
+{
+    struct text_buf text = {0};
+    struct text_span latency;
+    counters_attach(&counters, 1);
+    rates_write(rates, 1, &text);
+    ck_assert(strstr(text.data, "\"delivery_ms\":null"));
+    counters_delivered(300, 100); /* 200 to 500 us */
+    text_buf_reset(&text);
+    rates_write(rates, -1, &text);
+    ck_assert(json_find((struct text_span){text.data, text.len}, "delivery_ms", &latency));
+    ck_assert(text_span_eq(latency, "{\"p50\":0.350,\"p99\":0.497}"));
+    text_buf_free(&text);
+}
+END_TEST
+
 START_TEST(what_is_older_than_the_window_is_forgotten)
 {
     counters_attach(&counters, 1);
@@ -104,6 +120,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_rate_is_what_came_since_by_the_time_it_took);
     tcase_add_test(t, processor_time_is_told_of_a_process_that_is_there);
+    tcase_add_test(t, latency_is_that_of_the_last_seconds);
     tcase_add_test(t, what_is_older_than_the_window_is_forgotten);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
