@@ -15,6 +15,8 @@
  *   worker -> master   TOLD   INQUIRY_OWN, INQUIRY_TEXT, INQUIRY_PUBLISHED or INQUIRY_REMOTE
  *   worker -> master   ASKED  another instance's question
  *   master -> worker   TELL   a part of the answer to it, to be published
+ *   worker -> master   INQUIRE    an operator's own question, of EXPLAIN only, that came over HTTP
+ *   master -> worker   EXPLAINED  the answer to it
  */
 #ifndef BELFRY_SHARED_INQUIRY_H
 #define BELFRY_SHARED_INQUIRY_H

@@ -25,6 +25,8 @@ shared_libshared_la_SOURCES = \
     shared/events.c \
     shared/events.def \
     shared/events.h \
+    shared/explanation.c \
+    shared/explanation.h \
     shared/inquiry.c \
     shared/inquiry.h \
     shared/ip.c \
@@ -54,6 +56,8 @@ shared_libshared_la_SOURCES = \
     shared/redisurl.h \
     shared/segment.c \
     shared/segment.h \
+    shared/stored.c \
+    shared/stored.h \
     shared/text.c \
     shared/text.h \
     shared/tickets.c \
@@ -71,7 +75,9 @@ shared_libshared_la_SOURCES = \
     shared/usertable.c \
     shared/usertable.h \
     shared/uuid7.c \
-    shared/uuid7.h
+    shared/uuid7.h \
+    shared/verdict.c \
+    shared/verdict.h
 
 # Linked into programs only, so one kind of object is enough: position-independent for
 # executables (-fPIE), which unlike -fPIC lets the compiler inline across the library's functions.

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,6 +47,37 @@ int segment_map(int fd, size_t least, void **at, size_t *bytes)
     if (!error)
         *bytes = (size_t)st.st_size;
     return error;
+}
+
+int segment_seal_text(const char *name, struct text_span text)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, text.ptr, text.len) == (ssize_t)text.len &&
+        fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+        return fd;
+    int error = errno ? -errno : -EIO;
+    close(fd);
+    return error;
+}
+
+int segment_read_text(int fd, size_t max, struct text_buf *out)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_size <= 0 || (uint64_t)st.st_size > max)
+        return -EFBIG;
+    char *text = malloc((size_t)st.st_size);
+    if (!text)
+        return -ENOMEM;
+    /* Several processes may share the file, and its position. */
+    ssize_t n = pread(fd, text, (size_t)st.st_size, 0);
+    if (n == st.st_size)
+        text_add(out, text, (size_t)n);
+    free(text);
+    return n != st.st_size ? -EIO : out->failed ? -ENOMEM : 0;
 }
 
 void segment_free(void *at, size_t bytes, int fd)

@@ -6,57 +6,30 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "shared/json.h"
 #include "shared/keys.h"
-#include "shared/message.h"
 #include "src/ctl_redis.h"
 
 #define LIST_MAX 100000
 
-static void copy_string(struct text_span value, char *out, size_t cap)
-{
-    long n = json_string_decode(value, out, cap - 1);
-    out[n > 0 ? n : 0] = '\0';
-}
-
-/* The newest entry with the id, and what is around it. */
-static void look_through(const redisReply *list, uint64_t id_hash, uint64_t acked_hash,
-                         struct ctl_stored *out)
-{
-    out->count = (long)list->elements;
-    for (size_t i = 0; i < list->elements; i++) {
-        const redisReply *entry = list->element[i];
-        struct message m;
-        if (entry->type != REDIS_REPLY_STRING ||
-            message_read(entry->str, entry->len, &m) != JSON_OK)
-            continue;
-        if (m.timestamp_us && (!out->oldest_us || m.timestamp_us < out->oldest_us))
-            out->oldest_us = m.timestamp_us;
-        if (acked_hash && m.id_hash == acked_hash && out->acked_position < 0)
-            out->acked_position = (long)i;
-        if (m.id_hash != id_hash || !m.has_id)
-            continue;
-        out->copies++;
-        if (out->position >= 0)
-            continue;
-        out->position = (long)i;
-        out->bytes = entry->len;
-        out->timestamp_us = m.timestamp_us;
-        copy_string(m.type, out->type, sizeof(out->type));
-        copy_string(m.timestamp, out->timestamp, sizeof(out->timestamp));
-    }
-}
-
-/* Hash of the acked id, 0: none, or Redis told an error. */
-static uint64_t read_acked(redisContext *redis, const char *key)
+/* The acked id in a reply to be freed; NULL: none, or Redis told an error. */
+static redisReply *read_acked(redisContext *redis, const char *key)
 {
     const char *argv[] = {"GET", key};
     redisReply *r = redisCommandArgv(redis, 2, argv, NULL);
-    uint64_t hash = 0;
     if (r && r->type == REDIS_REPLY_STRING && r->len)
-        hash = message_id_hash(r->str, r->len);
+        return r;
     freeReplyObject(r);
-    return hash;
+    return NULL;
+}
+
+static void look_through(const redisReply *list, struct stored *out)
+{
+    for (size_t i = 0; i < list->elements; i++) {
+        const redisReply *entry = list->element[i];
+        bool is_text = entry->type == REDIS_REPLY_STRING;
+        stored_look(out, (struct text_span){is_text ? entry->str : "", is_text ? entry->len : 0});
+    }
+    stored_end(out);
 }
 
 static bool is_marked(redisContext *redis, const char *key, const char *id)
@@ -69,7 +42,7 @@ static bool is_marked(redisContext *redis, const char *key, const char *id)
 }
 
 static int read_all(redisContext *redis, const struct keys *keys, const char *user, const char *id,
-                    struct ctl_stored *out)
+                    struct stored *out)
 {
     struct text_buf list_key = {0}, marks_key = {0}, acked_key = {0};
     redisReply *list = NULL;
@@ -79,12 +52,11 @@ static int read_all(redisContext *redis, const struct keys *keys, const char *us
     if (!list_key.failed && !marks_key.failed && !acked_key.failed)
         list = ctl_redis_list(redis, list_key.data, LIST_MAX);
     if (list) {
-        uint64_t id_hash = message_id_hash(id, strlen(id));
-        uint64_t acked_hash = read_acked(redis, acked_key.data);
-        look_through(list, id_hash, acked_hash, out);
-        out->is_acked = acked_hash == id_hash ||
-                        (out->position >= 0 && out->acked_position >= 0 &&
-                         out->position >= out->acked_position);
+        redisReply *acked = read_acked(redis, acked_key.data);
+        stored_begin(out, text_span_of(id),
+                     acked ? (struct text_span){acked->str, acked->len} : text_span_of(""));
+        freeReplyObject(acked);
+        look_through(list, out);
         out->is_read = is_marked(redis, marks_key.data, id);
         freeReplyObject(list);
     }
@@ -94,13 +66,12 @@ static int read_all(redisContext *redis, const struct keys *keys, const char *us
     return list ? 0 : -1;
 }
 
-int ctl_stored_read(const struct ctl *c, const char *user, const char *id, struct ctl_stored *out)
+int ctl_stored_read(const struct ctl *c, const char *user, const char *id, struct stored *out)
 {
     const struct options *o = c->options;
     struct keys keys = {0};
     redisContext *redis = NULL;
     int result = -1;
-    *out = (struct ctl_stored){.position = -1, .acked_position = -1};
     if (keys_init(&keys, o->user_channel, o->broadcast_channel, o->notifications_key,
                   o->snapshot_key) != 0)
         return -1;

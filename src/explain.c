@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "shared/inquiry.h"
 #include "shared/log.h"
+#include "shared/segment.h"
 
 /* Whose records; the first is this instance. */
 struct source {
@@ -24,14 +26,17 @@ struct found {
 
 enum others { OTHERS_NOT_ASKED, OTHERS_ASKED, OTHERS_REACHED, OTHERS_FAILED };
 
+/* Who wants to know. */
+enum asker { ASKER_CONTROL, ASKER_WORKER, ASKER_FOREIGN };
+
 struct question {
     struct explain *owner;
     struct question *next;
     struct inquiry q;          /* number, user, id; of a foreign one the asker, too */
-    bool is_foreign;
+    enum asker asker;
     uint64_t number;           /* this instance's: what its workers give back */
     uint64_t ticket;           /* of belfryctl's */
-    uint32_t brought_by;       /* slot that brought a foreign one */
+    uint32_t brought_by;       /* slot that brought it, but for belfryctl's */
     uint32_t next_ring;        /* rings before it are read */
     uint32_t asked, answered;  /* workers */
     bool has_told[COUNTERS_MAX_SLOTS];
@@ -61,7 +66,7 @@ struct explain {
 
 static void add_found(struct question *q, uint32_t source, const struct inquiry_record *r)
 {
-    if (q->found_count == (q->is_foreign ? EXPLAIN_FOREIGN_RECORDS : EXPLAIN_RECORDS)) {
+    if (q->found_count == (q->asker == ASKER_FOREIGN ? EXPLAIN_FOREIGN_RECORDS : EXPLAIN_RECORDS)) {
         q->is_cut = true;
         return;
     }
@@ -170,6 +175,18 @@ static void tell_asker(const struct question *q)
     } while (at < q->found_count);
 }
 
+/* The answer to one of this instance's workers; fd -1: there is none, and why. */
+static void tell_worker(const struct explain *e, uint32_t slot, uint64_t number, int fd, int why)
+{
+    struct inquiry_message m = {.head = {.number = number, .receivers = why}};
+    int error = supervisor_send_fd(e->shared.supervisor, slot, CONTROL_EXPLAINED, &m,
+                                   inquiry_bytes(0), fd);
+    if (error) /* it says that the server did not answer */
+        log_debug("inquiry-not-told", "slot", LOG_INT(slot), "error", log_errno(error));
+    if (fd >= 0)
+        close(fd);
+}
+
 static void forget(struct question *q)
 {
     struct question **at = &q->owner->questions;
@@ -186,14 +203,20 @@ static void forget(struct question *q)
 static void finish(struct question *q)
 {
     const struct explain_shared *shared = &q->owner->shared;
-    if (q->is_foreign) {
+    struct text_buf text = {0};
+    if (q->asker == ASKER_FOREIGN)
         tell_asker(q);
-    } else {
-        struct text_buf text = {0};
+    else
         write_answer(q, &text);
+    if (q->asker == ASKER_CONTROL)
         shared->on_answer(shared->data, q->ticket, &text);
-        text_buf_free(&text);
+    if (q->asker == ASKER_WORKER) {
+        int fd = text.failed ? -ENOMEM
+                             : segment_seal_text("belfry-answer",
+                                                 (struct text_span){text.data, text.len});
+        tell_worker(q->owner, q->brought_by, q->q.number, fd, fd);
     }
+    text_buf_free(&text);
     forget(q);
 }
 
@@ -249,9 +272,8 @@ static void ask_workers(struct question *q)
     struct inquiry_message m = {.head = q->q};
     m.head.number = q->number;
     for (uint32_t slot = 0; slot < e->shared.counters->head->slots; slot++) {
-        bool asks_others =
-            !q->is_foreign && q->q.ask != INQUIRY_SHOW && q->others == OTHERS_NOT_ASKED &&
-            hears_redis(e, slot);
+        bool asks_others = q->asker != ASKER_FOREIGN && q->q.ask != INQUIRY_SHOW &&
+                           q->others == OTHERS_NOT_ASKED && hears_redis(e, slot);
         m.head.flags = asks_others ? INQUIRY_OTHERS : 0;
         if (supervisor_send(e->shared.supervisor, slot, CONTROL_ASK, &m, inquiry_bytes(0)) < 0)
             continue;
@@ -265,19 +287,19 @@ static uint32_t count_questions(const struct explain *e, bool is_foreign)
 {
     uint32_t n = 0;
     for (const struct question *q = e->questions; q; q = q->next)
-        n += q->is_foreign == is_foreign;
+        n += (q->asker == ASKER_FOREIGN) == is_foreign;
     return n;
 }
 
 static struct question *question_new(struct explain *e, const struct inquiry *inquiry,
-                                     bool is_foreign)
+                                     enum asker asker)
 {
     struct question *q = calloc(1, sizeof(*q));
     if (!q)
         return NULL;
     q->owner = e;
     q->q = *inquiry;
-    q->is_foreign = is_foreign;
+    q->asker = asker;
     q->own_links = counters_sum(e->shared.counters, CTR_redis_subscriber_up);
     /* Not to be guessed, so that a late answer to another question is told apart. */
     if (getrandom(&q->number, sizeof(q->number), GRND_NONBLOCK) < 0)
@@ -303,7 +325,7 @@ int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct
         return -EINVAL;
     if (count_questions(e, false) >= EXPLAIN_OWN)
         return -EBUSY;
-    struct question *q = question_new(e, &inquiry, false);
+    struct question *q = question_new(e, &inquiry, ASKER_CONTROL);
     if (!q)
         return -ENOMEM;
     q->ticket = ticket;
@@ -317,9 +339,29 @@ static void on_asked(struct explain *e, uint32_t slot, const struct inquiry *inq
         log_warning("inquiry-refused", "asker", inquiry->instance, "limit", "at once");
         return;
     }
-    struct question *q = question_new(e, inquiry, true);
+    struct question *q = question_new(e, inquiry, ASKER_FOREIGN);
     if (!q)
         return;
+    q->brought_by = slot;
+    ask_workers(q);
+}
+
+/* What belfryctl may ask, a worker may ask for an operator's page: this, and nothing that changes
+ * anything. */
+static void on_inquire(struct explain *e, uint32_t slot, const struct inquiry *asked)
+{
+    struct inquiry inquiry = {.ask = INQUIRY_EXPLAIN, .number = asked->number};
+    struct question *q = NULL;
+    int error = inquiry_set(&inquiry, asked->user, strlen(asked->user), asked->id,
+                            strlen(asked->id));
+    if (!error && count_questions(e, false) >= EXPLAIN_OWN)
+        error = -EBUSY;
+    if (!error && !(q = question_new(e, &inquiry, ASKER_WORKER)))
+        error = -ENOMEM;
+    if (error) {
+        tell_worker(e, slot, asked->number, -1, error);
+        return;
+    }
     q->brought_by = slot;
     ask_workers(q);
 }
@@ -382,7 +424,7 @@ static void on_told(struct question *q, uint32_t slot, const struct inquiry_mess
         q->links = m->head.receivers > 0 ? (uint64_t)m->head.receivers : 0;
         break;
     case INQUIRY_REMOTE:
-        if (!q->is_foreign)
+        if (q->asker != ASKER_FOREIGN)
             on_remote(q, m);
         break;
     default:
@@ -401,6 +443,10 @@ void explain_on_message(struct explain *e, uint32_t slot, enum control_type type
     }
     if (type == CONTROL_ASKED) {
         on_asked(e, slot, &m.head);
+        return;
+    }
+    if (type == CONTROL_INQUIRE) {
+        on_inquire(e, slot, &m.head);
         return;
     }
     for (struct question *q = e->questions; q; q = q->next)

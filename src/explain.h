@@ -1,13 +1,13 @@
 /*
  * explain.h - what an operator asks of all workers (shared/inquiry.h): the master's side of
- * `belfryctl explain`, `kick` and `show`.
+ * `belfryctl explain`, `kick` and `show`, and of GET /ws/explain.
  *
  * Master only; never blocks. Every worker is asked, for its part of the answer or to close the
  * user's connections; one of them asks the other instances over Redis (not for `show`). To explain
  * a message the rings of all workers' traces are read from shared memory, too, one ring in a turn.
  * The answer is given when all have answered, or after EXPLAIN_LIMIT_S. Questions of other
  * instances are answered the same way, except that nobody else is asked. Only collects: what it all
- * means is told by belfryctl (src/verdict.h).
+ * means is told by whoever asked (shared/explanation.h).
  *
  * Answer to all: {"ok":true, "instance_id", "trace_size": records in a ring (0: off), "cut": bool,
  *   "workers": {"asked": n, "answered": n},
@@ -33,7 +33,7 @@
 #include "src/supervisor.h"
 
 #define EXPLAIN_LIMIT_S 1.0
-#define EXPLAIN_OWN 8       /* questions of belfryctl at a time */
+#define EXPLAIN_OWN 8       /* questions of belfryctl and the operator's page at a time */
 #define EXPLAIN_FOREIGN 4   /* questions of other instances */
 #define EXPLAIN_RECORDS 4000
 #define EXPLAIN_FOREIGN_RECORDS 1000 /* of which the pair to a worker holds all parts at once */
@@ -62,7 +62,7 @@ void explain_free(struct explain *e);
  * -EBUSY (EXPLAIN_OWN are under way) or -ENOMEM. */
 int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
                 struct text_span id);
-/* CONTROL_TOLD or CONTROL_ASKED of a worker. */
+/* CONTROL_TOLD, CONTROL_ASKED or CONTROL_INQUIRE of a worker. */
 void explain_on_message(struct explain *e, uint32_t slot, enum control_type type, const void *body,
                         size_t len);
 

@@ -3,14 +3,13 @@
 #include "src/keywatch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "shared/segment.h"
 #include "src/master_priv.h"
 
 struct keywatch_stamp keywatch_look(const char *path)
@@ -28,19 +27,6 @@ struct keywatch_stamp keywatch_look(const char *path)
     return stamp;
 }
 
-/* The text as a file that nobody can change any more; -1. */
-static int seal(struct text_span text)
-{
-    int fd = memfd_create("belfry-jwks", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -1;
-    if (write(fd, text.ptr, text.len) == (ssize_t)text.len &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
-        return fd;
-    close(fd);
-    return -1;
-}
-
 static void tell(void *data, const char *text)
 {
     (void)data;
@@ -51,11 +37,10 @@ static void tell(void *data, const char *text)
 static int take(struct master *m, struct generation *g, struct text_span text, char *why,
                 size_t cap)
 {
-    int fd = seal(text);
+    int fd = segment_seal_text("belfry-jwks", text);
     if (fd < 0) {
-        int error = -errno;
-        snprintf(why, cap, "it cannot be given to workers: %s", log_errno(error));
-        return error;
+        snprintf(why, cap, "it cannot be given to workers: %s", log_errno(fd));
+        return fd;
     }
     int error = token_keys_take_jwks(g->token_keys, text, why, cap);
     if (error) {

@@ -107,8 +107,6 @@ src_libctl_la_SOURCES = \
     src/ctl_stored.h \
     src/ctl_token.c \
     src/ctl_top.c \
-    src/verdict.c \
-    src/verdict.h \
     src/wsclient.c \
     src/wsclient.h
 

@@ -201,6 +201,7 @@ static void take_message(struct slot *slot, struct ipc_message *m)
         break;
     case CONTROL_TOLD:
     case CONTROL_ASKED:
+    case CONTROL_INQUIRE:
         slot->owner->events.on_message(slot->owner->data, slot->index, m->type, m->body,
                                        m->body_len);
         break;
@@ -691,11 +692,17 @@ void supervisor_send_keys(struct supervisor *s, const struct generation *g)
 int supervisor_send(struct supervisor *s, uint32_t index, enum control_type type, const void *body,
                     size_t len)
 {
+    return supervisor_send_fd(s, index, type, body, len, -1);
+}
+
+int supervisor_send_fd(struct supervisor *s, uint32_t index, enum control_type type,
+                       const void *body, size_t len, int fd)
+{
     const struct slot *slot = index < s->slot_count ? &s->slots[index] : NULL;
     if (!slot || slot->control_fd < 0 ||
         (slot->phase != SLOT_PHASE_READY && slot->phase != SLOT_PHASE_DRAINING))
         return -ESRCH;
-    return ipc_send(slot->control_fd, type, body, len, -1);
+    return ipc_send(slot->control_fd, type, body, len, fd);
 }
 
 /* ---- another master on the same shared memory ---- */

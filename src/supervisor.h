@@ -101,6 +101,9 @@ void supervisor_send_keys(struct supervisor *s, const struct generation *g);
  * negative errno (-EAGAIN: it does not read; nothing is kept). */
 int supervisor_send(struct supervisor *s, uint32_t slot, enum control_type type, const void *body,
                     size_t len);
+/* The same with a descriptor, which stays the caller's; -1: none. */
+int supervisor_send_fd(struct supervisor *s, uint32_t slot, enum control_type type,
+                       const void *body, size_t len, int fd);
 bool supervisor_is_empty(const struct supervisor *s);
 /* Workers of a generation in a phase. */
 uint32_t supervisor_count(const struct supervisor *s, uint32_t generation, enum slot_phase phase);

@@ -1,74 +1,120 @@
 #include "config.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/inquiry.h"
+#include "shared/explanation.h"
+#include "shared/log.h"
 #include "workers/api.h"
+#include "workers/inquest.h"
+#include "workers/store.h"
 
-/* More than this is not read within one turn of the loop: belfryctl asks the master, which takes
- * its time. */
-#define MAX_RECORDS (UINT32_C(1) << 20)
+/* One question: first to Redis, then to the master, which asks the workers of all instances. */
+struct explaining {
+    struct reply *reply;
+    struct inquest_call *call;
+    struct explanation e;
+    char user[KEYS_USER_ID_MAX_BYTES + 1];
+    char id[INQUIRY_ID_MAX_BYTES + 1];
+};
 
-/* ?user=U&id=I into q. False when one is missing, too long, or badly encoded. */
-static bool read_question(const struct request *rq, struct inquiry *q)
+static void free_explaining(void *data)
+{
+    struct explaining *x = data;
+    inquest_cancel(x->call);
+    explanation_fini(&x->e);
+    free(x);
+}
+
+/* A parameter of the query, decoded, without NUL. */
+static bool read_word(const struct request *rq, const char *name, char *out, size_t cap)
 {
     struct text_span raw;
-    char user[KEYS_USER_ID_MAX_BYTES + 1], id[INQUIRY_ID_MAX_BYTES + 1];
-    int user_len = 0, id_len = 0;
-    if (text_query_find(http_query(rq->http), "user", &raw))
-        user_len = text_percent_decode(raw, true, user, sizeof(user));
-    if (text_query_find(http_query(rq->http), "id", &raw))
-        id_len = text_percent_decode(raw, true, id, sizeof(id));
-    q->ask = INQUIRY_EXPLAIN;
-    return user_len > 0 && id_len > 0 &&
-           !inquiry_set(q, user, (size_t)user_len, id, (size_t)id_len);
+    int len = 0;
+    if (text_query_find(http_query(rq->http), name, &raw))
+        len = text_percent_decode(raw, true, out, cap);
+    return len > 0 && strlen(out) == (size_t)len;
 }
 
-/* The records of one worker's ring, those of messages and of the user's connections. */
-static void add_ring(const struct trace *t, uint32_t slot, const struct inquiry *q,
-                     struct trace_record *found, struct text_buf *out, bool *is_cut)
+/* What belfryctl explain --json prints, and more. */
+static void answer(struct explaining *x)
 {
-    bool is_ring_cut = false;
-    size_t n = trace_find(t, slot, q->user_hash, q->id_hash, found, &is_ring_cut);
-    *is_cut |= is_ring_cut;
-    for (size_t i = 0; i < n; i++) {
-        struct inquiry_record record = {.trace = found[i], .slot = slot};
-        if (out->data[out->len - 1] != '[')
-            text_addc(out, ',');
-        inquiry_write_record(out, &record, NULL);
-        if (out->failed)
-            return;
+    struct reply *r = x->reply;
+    struct text_buf body = {0};
+    if (explanation_judge(&x->e) != 0) {
+        reply_error(r, 500, "Out of memory", NULL);
+        return;
     }
+    text_addf(&body, "{\"instance_id\":\"%s\",", r->worker->start->instance_id);
+    explanation_json(&x->e, &body);
+    text_addc(&body, ',');
+    api_add_timestamp(r->worker, &body);
+    text_addc(&body, '}');
+    reply_json(r, 200, &body);
 }
 
-/* What this instance's workers remember of a message, as records of the trace: belfryctl explain
- * tells more, and of all instances. */
+static void on_answer(void *data, int error, struct text_span text)
+{
+    struct explaining *x = data;
+    x->call = NULL;
+    if (error == -EBUSY) {
+        reply_error(x->reply, 503, "Too many questions at a time", "Retry-After: 1\r\n");
+        return;
+    }
+    if (!error)
+        explanation_take(&x->e, text);
+    else
+        snprintf(x->e.refusal, sizeof(x->e.refusal), "%s", log_errno(error));
+    answer(x);
+}
+
+static void ask_master(struct explaining *x)
+{
+    struct inquest *q = x->reply->worker->inquest;
+    x->call = q ? inquest_explain(q, x->user, x->id, on_answer, x) : NULL;
+    if (!x->call)
+        answer(x);
+}
+
+static void on_stored(void *data, int error, const struct store_user *user)
+{
+    struct explaining *x = data;
+    struct stored *s = &x->e.stored;
+    x->reply->waiting = NULL;
+    if (!error) {
+        stored_begin(s, text_span_of(x->id), user->acked);
+        for (size_t i = 0; i < user->entry_count; i++)
+            stored_look(s, user->entries[i]);
+        for (size_t i = 0; i < user->read_count; i++)
+            s->is_read |= text_span_eq(user->read_ids[i], x->id);
+        stored_end(s);
+        x->e.has_stored = true;
+    }
+    ask_master(x);
+}
+
 void api_explain(const struct request *rq)
 {
-    const struct trace *t = rq->worker->start->trace;
-    bool is_on = t && t->segment;
-    struct inquiry q = {0};
-    struct text_buf body = {0};
-    bool is_cut = false;
-    if (!read_question(rq, &q)) {
-        reply_error(rq->reply, 422, "user and id: are required as query parameters", NULL);
+    struct reply *r = rq->reply;
+    struct explaining *x = calloc(1, sizeof(*x));
+    if (!x) {
+        reply_error(r, 500, "Out of memory", NULL);
         return;
     }
-    if (is_on && (uint64_t)t->slots * t->size > MAX_RECORDS) {
-        reply_error(rq->reply, 503, "The trace is too large to be read here: belfryctl explain",
-                    NULL);
+    r->data = x;
+    r->free_data = free_explaining;
+    x->reply = r;
+    x->e.user = x->user;
+    x->e.id = x->id;
+    if (!read_word(rq, "user", x->user, sizeof(x->user)) ||
+        !keys_is_user_id(x->user, strlen(x->user)) ||
+        !read_word(rq, "id", x->id, sizeof(x->id))) {
+        reply_error(r, 422, "user and id: are required as query parameters", NULL);
         return;
     }
-    struct trace_record *found = calloc(TRACE_FOUND_MAX, sizeof(*found));
-    text_addf(&body, "{\"instance_id\":\"%s\",\"trace_size\":%u,\"records\":[",
-              rq->worker->start->instance_id, is_on ? t->size : 0);
-    for (uint32_t slot = 0; found && is_on && slot < t->slots && !body.failed; slot++)
-        add_ring(t, slot, &q, found, &body, &is_cut);
-    body.failed |= !found;
-    free(found);
-    text_addf(&body, "],\"cut\":%s,", is_cut ? "true" : "false");
-    api_add_timestamp(rq->worker, &body);
-    text_addc(&body, '}');
-    reply_json(rq->reply, 200, &body);
+    r->waiting = store_read_user(rq->worker->store, x->user, on_stored, x);
+    if (!r->waiting)
+        ask_master(x);
 }

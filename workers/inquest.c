@@ -9,6 +9,7 @@
 
 #include "shared/inquiry.h"
 #include "shared/log.h"
+#include "shared/segment.h"
 #include "workers/admission.h"
 #include "workers/conn.h"
 #include "workers/fate.h"
@@ -24,8 +25,20 @@ struct kick {
     char user[KEYS_USER_ID_MAX_BYTES];
 };
 
+/* A question of our own that the master answers. */
+struct inquest_call {
+    struct inquest *owner;
+    struct inquest_call *next;
+    uint64_t number;
+    inquest_answer_fn *fn;
+    void *data;
+    struct ev_timer limit;
+};
+
 struct inquest {
     struct worker *w;
+    struct inquest_call *calls;
+    uint64_t last_number;
     struct kick *kicks; /* INQUEST_KICKS; NULL until there is one */
     unsigned next_kick; /* the place of the next one */
     int64_t second;    /* of the loop's clock */
@@ -42,6 +55,8 @@ struct inquest *inquest_new(struct worker *w)
 
 void inquest_free(struct inquest *q)
 {
+    while (q && q->calls)
+        inquest_cancel(q->calls);
     if (q)
         free(q->kicks);
     free(q);
@@ -336,4 +351,74 @@ void inquest_on_answer(struct inquest *q, const char *payload, size_t len)
     }
     if (strcmp(m.head.instance, q->w->start->instance_id) != 0)
         tell_master(q->w, CONTROL_TOLD, &m);
+}
+
+/* ---- an operator asks over HTTP ---- */
+
+void inquest_cancel(struct inquest_call *c)
+{
+    if (!c)
+        return;
+    struct inquest_call **at = &c->owner->calls;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    ev_timer_stop(c->owner->w->loop, &c->limit);
+    free(c);
+}
+
+/* The call is over: who asked is told last. */
+static void answer(struct inquest_call *c, int error, struct text_span text)
+{
+    inquest_answer_fn *fn = c->fn;
+    void *data = c->data;
+    inquest_cancel(c);
+    fn(data, error, text);
+}
+
+static void on_limit(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop, (void)events;
+    answer(timer->data, -ETIMEDOUT, (struct text_span){NULL, 0});
+}
+
+struct inquest_call *inquest_explain(struct inquest *q, const char *user, const char *id,
+                                     inquest_answer_fn *fn, void *data)
+{
+    struct inquiry_message m = {.head = {.ask = INQUIRY_EXPLAIN, .number = q->last_number + 1}};
+    if (inquiry_set(&m.head, user, strlen(user), id, strlen(id)) < 0)
+        return NULL;
+    struct inquest_call *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    int error = ipc_send(q->w->start->control_fd, CONTROL_INQUIRE, &m, inquiry_bytes(0), -1);
+    if (error) {
+        log_debug("inquiry-not-told", "error", log_errno(error));
+        free(c);
+        return NULL;
+    }
+    *c = (struct inquest_call){
+        .owner = q, .next = q->calls, .number = ++q->last_number, .fn = fn, .data = data};
+    q->calls = c;
+    ev_timer_init(&c->limit, on_limit, INQUEST_WAIT_S, 0.);
+    c->limit.data = c;
+    ev_timer_start(q->w->loop, &c->limit);
+    return c;
+}
+
+void inquest_on_explained(struct inquest *q, const void *body, size_t len, int fd)
+{
+    struct inquiry_message m;
+    struct text_buf text = {0};
+    if (!inquiry_take(body, len, &m))
+        return;
+    struct inquest_call *c = q->calls;
+    while (c && c->number != m.head.number)
+        c = c->next;
+    if (!c) /* it took too long, or nobody waits any more */
+        return;
+    int error = fd >= 0 ? segment_read_text(fd, INQUEST_ANSWER_MAX_BYTES, &text)
+                        : (int)m.head.receivers;
+    answer(c, error, (struct text_span){text.data, error ? 0 : text.len});
+    text_buf_free(&text);
 }

@@ -20,6 +20,8 @@
 #define INQUEST_RATE 50
 #define INQUEST_ROWS 100 /* connections that one worker shows */
 #define INQUEST_KICKS 64 /* that are remembered; of more, the last */
+#define INQUEST_WAIT_S 3.0 /* for the master, which gives the workers one */
+#define INQUEST_ANSWER_MAX_BYTES (UINT32_C(16) << 20)
 
 struct inquest;
 struct user;
@@ -34,6 +36,22 @@ void inquest_on_tell(struct inquest *q, const void *body, size_t len);
 /* From Redis: another instance's question, an answer to ours. */
 void inquest_on_request(struct inquest *q, const char *payload, size_t len);
 void inquest_on_answer(struct inquest *q, const char *payload, size_t len);
+
+/* ---- an operator asks over HTTP ---- */
+
+struct inquest_call;
+
+/* error: 0, -EBUSY (too many at a time) or another negative errno. text: the master's answer
+ * (src/explain.h), valid during the callback only; len 0 on error. */
+typedef void inquest_answer_fn(void *data, int error, struct text_span text);
+/* What happened to this message, as the workers of all instances know it? fn is called once, in a
+ * later turn, unless inquest_cancel comes first. NULL: it could not be asked, and fn is not
+ * called. */
+struct inquest_call *inquest_explain(struct inquest *q, const char *user, const char *id,
+                                     inquest_answer_fn *fn, void *data);
+void inquest_cancel(struct inquest_call *c); /* accepts NULL */
+/* From the master: CONTROL_EXPLAINED; fd, which stays the caller's, -1: none. */
+void inquest_on_explained(struct inquest *q, const void *body, size_t len, int fd);
 
 /* A connection of this user came from another worker: was the user kicked since it was opened
  * (worker_now_ms; one clock for all workers of the machine)? The kick may have come here when the

@@ -375,6 +375,14 @@ static void take_keys(struct worker *w, int fd)
     close(fd);
 }
 
+static void explained(const struct worker *w, struct ipc_message *m)
+{
+    int fd = ipc_take_fd(m);
+    inquest_on_explained(w->inquest, m->body, m->body_len, fd);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void on_message(struct life *life, struct ipc_message *m)
 {
     struct control_drain order;
@@ -401,6 +409,9 @@ static void on_message(struct life *life, struct ipc_message *m)
         break;
     case CONTROL_TELL:
         inquest_on_tell(life->worker.inquest, m->body, m->body_len);
+        break;
+    case CONTROL_EXPLAINED:
+        explained(&life->worker, m);
         break;
     case CONTROL_LOG:
         set_log(m);

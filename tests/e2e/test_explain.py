@@ -12,8 +12,8 @@ import pytest
 
 import harness
 from harness import (BELFRYCTL, TIMEOUT, Client, broadcast, connection, eventually,
-                     eventually_async, message, on_worker, produce, publish, store, unique,
-                     worker_of)
+                     eventually_async, message, on_worker, produce, publish, store, token,
+                     unique, worker_of)
 
 DONE, FAILED, USAGE, TIMED_OUT = 0, 1, 2, 3
 
@@ -594,3 +594,73 @@ def test_requests_on_the_control_socket_that_are_none(server):
         assert answer["ok"] is False and answer["error"], (request, answer)
     assert server.ask("explain alice x")["ok"] is True
     assert server.ask("status")["ok"] is True
+
+
+# ---- over HTTP ----------------------------------------------------------------------------------
+
+
+async def over_http(server, user, id):
+    answer = await asyncio.to_thread(
+        server.http, "GET", "/ws/explain?user=%s&id=%s" % (user, id),
+        token=token("root", admin=True))
+    assert answer.status == 200, answer
+    return answer.json
+
+
+def lines_of(text):
+    """What belfryctl prints, as the lines of the answer over HTTP."""
+    lines, about = [], ""
+    for line in text.splitlines():
+        about = line[:11].strip() or about
+        lines.append({"about": about, "text": line[11:]})
+    return lines
+
+
+async def test_every_instance_tells_over_http_what_belfryctl_tells(redis, server, make_server,
+                                                                   user):
+    other = make_server()
+    a, b = await Client.attach(server, user), await Client.attach(other, user)
+    body = message(user=user)
+    produce(redis, user, body)
+    for c in (a, b):
+        assert (await c.next())["id"] == body["id"]
+    await explained(server, user, body["id"], lambda answer: all(
+        d["outcome"] == "delivered" and d["tcp_acknowledged"] for d in answer.body["devices"]))
+    for instance in (server, other):
+        told = await over_http(instance, user, body["id"])
+        printed = await asyncio.to_thread(table, instance, user, body["id"])
+        assert told["instance_id"] == instance.status()["instance_id"] and told["known"]
+        assert told["stored"]["position"] == 0
+        assert sorted(d["connection"] for d in told["devices"]) == sorted(map(connection, (a, b)))
+        assert {d["outcome"] for d in told["devices"]} == {"delivered"}
+        assert len(told["server"]["instances"]) == 2
+        assert told["lines"] == lines_of(printed.out)
+        assert [d["verdict"] in printed.out for d in told["devices"]] == [True, True]
+    for c in (a, b):
+        await c.close()
+
+
+async def test_over_http_with_redis_away_the_traces_are_told(make_redis, make_server, user):
+    redis = make_redis()
+    server = make_server(redis, workers="1")
+    a = await Client.attach(server, user)
+    body = message(user=user)
+    produce(redis, user, body)
+    await a.next()
+    redis.kill()
+    await eventually_async(lambda: not server.status()["totals"]["redis"]["redis_command_up"],
+                           "the link is down")
+    told = await over_http(server, user, body["id"])
+    assert told["stored"] is None and told["devices"][0]["outcome"] == "delivered"
+    assert [li["text"] for li in told["lines"] if li["about"] == "note"]
+    await a.close()
+
+
+async def test_over_http_more_questions_than_the_master_takes_are_refused(redis, server, user):
+    """Each of them is answered, whatever the answer."""
+    def ask(_):
+        return server.http("GET", "/ws/explain?user=%s&id=x" % user,
+                           token=token("root", admin=True)).status
+    statuses = await asyncio.gather(*(asyncio.to_thread(ask, i) for i in range(24)))
+    assert set(statuses) <= {200, 503} and 200 in statuses
+    assert (await over_http(server, user, "x"))["known"] is False

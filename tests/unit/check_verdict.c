@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "shared/closes.h"
-#include "src/verdict.h"
+#include "shared/verdict.h"
 
 #define NOON 1763899200000000 /* 2025-11-23T12:00:00Z */
 #define FACTS_MAX 32

@@ -1,12 +1,12 @@
 /*
  * verdict.h - PURE: from what the traces say of one message to one sentence for each device.
  *
- * belfryctl explain. Knows no socket and no Redis: ctl_explain.c collects, this judges. What a
+ * Knows no socket and no Redis: others collect (explanation.h), this judges. What a
  * record means stands in shared/trace.def; what was written over in a ring is not known, and said
  * so rather than guessed.
  */
-#ifndef BELFRY_SRC_VERDICT_H
-#define BELFRY_SRC_VERDICT_H
+#ifndef BELFRY_SHARED_VERDICT_H
+#define BELFRY_SHARED_VERDICT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "src/verdict.h"
+#include "shared/verdict.h"
 
 #include <errno.h>
 #include <stdlib.h>
