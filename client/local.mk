@@ -29,10 +29,10 @@ EXTRA_DIST += \
     client/package.json \
     client/pages-for-dist \
     client/pages/admin/App.tsx \
-    client/pages/admin/bell.svg \
     client/pages/admin/index.html \
     client/pages/admin/main.tsx \
     client/pages/admin/parts/Explain.tsx \
+    client/pages/admin/parts/Figures.tsx \
     client/pages/admin/parts/Plot.tsx \
     client/pages/admin/parts/Tables.tsx \
     client/pages/admin/screenshot.png \
@@ -41,24 +41,27 @@ EXTRA_DIST += \
     client/pages/admin/usePolling.ts \
     client/pages/demo/App.tsx \
     client/pages/demo/belfry.ts \
-    client/pages/demo/bell.svg \
     client/pages/demo/format.ts \
     client/pages/demo/index.html \
     client/pages/demo/main.tsx \
-    client/pages/demo/parts/AskForToken.tsx \
     client/pages/demo/parts/Budgets.tsx \
-    client/pages/demo/parts/Card.tsx \
     client/pages/demo/parts/Connection.tsx \
     client/pages/demo/parts/Controls.tsx \
     client/pages/demo/parts/Figures.tsx \
     client/pages/demo/parts/Icon.tsx \
     client/pages/demo/parts/News.tsx \
-    client/pages/demo/parts/Theme.tsx \
     client/pages/demo/parts/Transactions.tsx \
     client/pages/demo/producer.ts \
     client/pages/demo/screenshot.png \
     client/pages/demo/styles.css \
     client/pages/demo/world.ts \
+    client/pages/shared/Brand.tsx \
+    client/pages/shared/Card.tsx \
+    client/pages/shared/Theme.tsx \
+    client/pages/shared/TokenForm.tsx \
+    client/pages/shared/bell.svg \
+    client/pages/shared/theme.css \
+    client/pages/shared/token.ts \
     client/scripts/build-pages.mjs \
     client/scripts/generate-tables.mjs \
     client/src/core/acks.ts \

@@ -2,18 +2,19 @@
 
 import { BelfryClient } from "belfry-client";
 import { bindStore } from "belfry-client/store";
+import { keptToken } from "../shared/token.js";
 
-const KEY = "belfry-demo-token";
+const kept = keptToken("belfry-demo-token");
 
 /** --dev writes one into the page; then the server lets itself be broken, too. */
 const given = document.querySelector<HTMLMetaElement>('meta[name="belfry-token"]')?.content ?? "";
 export const isDev = given !== "";
 
-export const token = given || sessionStorage.getItem(KEY) || "";
+export const token = given || kept.read() || "";
 
-/** Kept as long as the tab. */
-export function keepToken(next: string): void {
-  sessionStorage.setItem(KEY, next);
+/** The page begins anew with it. */
+export function startWith(next: string): void {
+  kept.keep(next);
   location.reload();
 }
 

@@ -4,6 +4,7 @@ import { useRealtimeStore } from "belfry-client/store";
 import { App } from "./App.js";
 import { client, otherDevice, token } from "./belfry.js";
 import { emit } from "./producer.js";
+import "../shared/theme.css";
 import "./styles.css";
 import { restore, snapshot } from "./world.js";
 

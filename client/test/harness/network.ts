@@ -1,4 +1,5 @@
-// A network between client and server that can fail: cut at once, or go silent.
+// A network between client and server that can fail: cut at once, or go silent. With several servers
+// it is a load balancer, too: connections go to one after the other.
 
 import { connect, createServer, type Server, type Socket } from "node:net";
 
@@ -9,20 +10,26 @@ export class Network {
   #isSilent = false;
   accepted = 0;
 
-  private constructor(readonly target: string) {
+  private constructor(readonly targets: readonly string[]) {
     this.#server = createServer((near) => this.#accept(near));
   }
 
-  static to(target: string): Promise<Network> {
-    const network = new Network(target);
+  static to(...targets: string[]): Promise<Network> {
+    const network = new Network(targets);
     return new Promise((resolve) =>
       network.#server.listen(0, "127.0.0.1", () => resolve(network)),
     );
   }
 
-  get url(): string {
+  get address(): string {
     const address = this.#server.address();
-    return `ws://127.0.0.1:${typeof address === "object" && address ? address.port : 0}/ws`;
+    return `127.0.0.1:${typeof address === "object" && address ? address.port : 0}`;
+  }
+  get url(): string {
+    return `ws://${this.address}/ws`;
+  }
+  get http(): string {
+    return `http://${this.address}`;
   }
 
   #accept(near: Socket): void {
@@ -30,8 +37,8 @@ export class Network {
       near.destroy();
       return;
     }
-    this.accepted++;
-    const [host, port] = this.target.split(":");
+    const target = this.targets[this.accepted++ % this.targets.length] ?? "";
+    const [host, port] = target.split(":");
     const far = connect(Number(port), host);
     const pair: [Socket, Socket] = [near, far];
     this.#pairs.add(pair);

@@ -10,7 +10,7 @@ export interface Line {
   values: (number | null)[];
 }
 
-const HEIGHT = 170;
+const HEIGHT = 160;
 
 function axes(): uPlot.Axis[] {
   const style = getComputedStyle(document.documentElement);
@@ -21,6 +21,7 @@ function axes(): uPlot.Axis[] {
   const times: uPlot.Axis = {
     ...common,
     space: 80,
+    size: 30,
     values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))),
   };
   return [times, { ...common, size: 56 }];
@@ -104,5 +105,5 @@ export function Plot(props: { title: string; note: string; times: number[]; line
 function format(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";
   if (Number.isInteger(value)) return value.toLocaleString("en");
-  return value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 10 ? 1 : 0);
+  return value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 1 ? 2 : value < 10 ? 1 : 0);
 }

@@ -3,7 +3,7 @@
 import { useMemo } from "react";
 import { useBalances, useBudgets, useDashboard, useGoalCompletions, useGoalUpdates } from "belfry-client/store";
 import { money, wholeMoney } from "../format.js";
-import { Bar, Card, Empty } from "./Card.js";
+import { Bar, Card, Empty } from "../../shared/Card.js";
 import { Icon, iconOf } from "./Icon.js";
 
 interface BudgetRow {

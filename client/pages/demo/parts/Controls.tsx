@@ -5,7 +5,7 @@ import { useRealtimeStore } from "belfry-client/store";
 import { break_, isDev, network } from "../belfry.js";
 import { emit, useLedger } from "../producer.js";
 import { SINGLE, earn, save, spend } from "../world.js";
-import { Card } from "./Card.js";
+import { Card } from "../../shared/Card.js";
 
 export function EventButtons() {
   const [isFlowing, setFlowing] = useState(true);

@@ -2,7 +2,7 @@
 
 import { useAccountSyncs, useInsights, useNotifications, useRealtimeStore, useSystemAlerts, useUnreadCount } from "belfry-client/store";
 import { clock } from "../format.js";
-import { Card, Empty } from "./Card.js";
+import { Card, Empty } from "../../shared/Card.js";
 import { Icon } from "./Icon.js";
 
 export function Notifications() {

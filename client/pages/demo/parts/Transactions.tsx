@@ -1,6 +1,6 @@
 import { useRecentTransactions } from "belfry-client/store";
 import { clock, money } from "../format.js";
-import { Card, Empty } from "./Card.js";
+import { Card, Empty } from "../../shared/Card.js";
 import { Icon, iconOf } from "./Icon.js";
 
 const SHOWN = 10;

@@ -2,7 +2,7 @@ import { useEffect, useState } from "react";
 
 const THEMES = ["auto", "light", "dark"] as const;
 type Theme = (typeof THEMES)[number];
-const KEY = "belfry-demo-theme";
+const KEY = "belfry-theme";
 
 function stored(): Theme {
   try {
