@@ -14,6 +14,11 @@ pages:
 	$(SHELL) $(abs_top_srcdir)/client/make-pages
 .PHONY: pages
 
+# make check-tarball: what make dist makes needs no Node.js.
+check-tarball: dist
+	$(SHELL) $(srcdir)/client/check-tarball $(distdir).tar.gz
+.PHONY: check-tarball
+
 # --- the tarball -------------------------------------------------------------------------------
 # The sources, and the pages as npm built them: who builds from a tarball needs no Node.js.
 # One file per line, sorted.
@@ -21,6 +26,7 @@ EXTRA_DIST += \
     client/.npmrc \
     client/README.md \
     client/check \
+    client/check-tarball \
     client/embed \
     client/install \
     client/local.mk \
