@@ -56,6 +56,7 @@ unit_tests = \
     tests/unit/check_segment \
     tests/unit/check_session \
     tests/unit/check_session_lag \
+    tests/unit/check_slab \
     tests/unit/check_slots \
     tests/unit/check_store \
     tests/unit/check_subscriber \

@@ -22,12 +22,14 @@
 #include "workers/pressure.h"
 #include "workers/router.h"
 #include "workers/session.h"
+#include "workers/slab.h"
 
 /* What the kernel takes beyond what is on its way (tcp(7)). Without it the messages of a slow
  * reader wait there by the megabyte, cannot be conflated, and a ping stands behind them all. */
 #define UNSENT_BYTES 262144
 #define TIDY_CONNECTIONS 1000 /* fewer leave nothing behind that is worth a walk over the heap */
 #define TIDY_TIMES 20         /* in a row; some always leave */
+#define WALKED_BYTES (offsetof(struct conn, flush_next) + 63) /* it may begin anywhere in a line */
 #define DESCRIPTORS_KEPT 64 /* for HTTP, Redis and the log when WebSockets would take the rest */
 #define DESCRIPTORS_OWN 32  /* of these, for what is no connection: Redis, the log, epoll ... */
 
@@ -72,13 +74,14 @@ struct conns *conns_new(struct worker *w)
     /* Serials go on where an earlier worker of this slot cannot have been: 2^12 a millisecond. The
      * slot is in them, for a connection keeps its serial in whatever worker it is. */
     s->next_serial = (uint64_t)clock_wall_ms() << 20 | w->start->slot;
+    s->slab = slab_new(sizeof(struct conn));
     s->wsocks = wsock_pool_new(w->deflate, &conn_ws_events);
     ev_timer_init(&s->again, on_again, 0., 0.);
     if (!w->wheel) {
         w->wheel = wheel_new(w->loop, conns_on_deadline, w);
         s->owns_wheel = true;
     }
-    if (!s->wsocks || !s->proxies || !w->wheel || conn_tls_init(s) != 0) {
+    if (!s->slab || !s->wsocks || !s->proxies || !w->wheel || conn_tls_init(s) != 0) {
         conns_free(s);
         return NULL;
     }
@@ -108,6 +111,7 @@ void conns_free(struct conns *s)
     wsock_pool_free(s->wsocks);
     tls_server_free(s->tls);
     proxies_free(s->proxies);
+    slab_free(s->slab);
     free(s);
 }
 
@@ -116,17 +120,37 @@ size_t conns_count(const struct conns *s)
     return s->count;
 }
 
-/* Again while they leave: a page stays as long as one of the five that share it is here. */
+void conns_trim(struct conns *s)
+{
+    slab_trim(s->slab);
+    hub_trim(s->worker->hub);
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
+/* To attach takes memory for a moment: when no more of a crowd come, it is not needed any more. */
+static void tidy_after_crowd(struct conns *s)
+{
+    size_t came = s->came;
+    s->came = 0;
+    s->crowd += came;
+    if (s->crowd < TIDY_CONNECTIONS || came > s->crowd / 16)
+        return;
+    conns_trim(s);
+    s->crowd = 0;
+}
+
+/* Again while they leave: a page stays as long as one of the ten that share it is here. */
 void conns_tidy(struct conns *s)
 {
     size_t left = s->left;
     s->left = 0;
+    tidy_after_crowd(s);
     if (s->most < TIDY_CONNECTIONS || s->count > s->most / 2)
         return;
-#ifdef __GLIBC__
     if (left)
-        malloc_trim(0);
-#endif
+        conns_trim(s);
     if (!left || ++s->trims == TIDY_TIMES) {
         s->most = s->count;
         s->trims = 0;
@@ -191,7 +215,7 @@ struct conn *conns_walk_next(struct conns *s)
 {
     struct conn *c = s->walk;
     s->walk = c ? c->all_next : NULL;
-    for (size_t at = 0; s->walk && at < sizeof(*c); at += 64)
+    for (size_t at = 0; s->walk && at < WALKED_BYTES; at += 64)
         __builtin_prefetch((const char *)s->walk + at);
     return c;
 }
@@ -271,7 +295,7 @@ void conn_leave_early(struct conn *c)
 struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *listener)
 {
     struct conns *s = w->conns;
-    struct conn *c = calloc(1, sizeof *c);
+    struct conn *c = slab_take(s->slab);
     if (!c)
         return NULL;
     c->worker = w;
@@ -288,6 +312,7 @@ struct conn *conn_new(struct worker *w, int fd, const struct worker_listener *li
         s->all->all_prev = c;
     s->all = c;
     s->count++;
+    s->came++;
     if (s->count > s->most)
         s->most = s->count;
     return c;
@@ -439,7 +464,7 @@ void conn_destroy(struct conn *c)
     free(c->kept);
     if (c->io.fd >= 0)
         close(c->io.fd);
-    free(c);
+    slab_give(s->slab, c);
 }
 
 void conn_drop(struct conn *c, enum close_reason reason)

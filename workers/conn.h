@@ -47,42 +47,17 @@ struct wsock;     /* wsock.h: frame under way, pooled */
 struct admission; /* admission.h: what Redis is asked about its token */
 struct conn_kept; /* conn_http.c: bytes read and not looked at yet */
 
+/* As small as can be: a quiet client is this, and little else. */
 struct conn {
+    /* What a broadcast looks at stands first: conns_walk_next. */
     struct worker *worker;
-    struct ev_io io;               /* io.fd is the socket */
-    struct wheel_entry deadline;   /* the nearest of all deadlines below */
-    struct conn *flush_next;       /* the next arrival, or that has something to do at the end of
-                                    * this turn, or that is dead */
     struct conn *all_next, *all_prev;
-    struct conn *early_next, *early_prev; /* while it is no WebSocket; the oldest is first */
-    struct outq outq;
-    struct http *http;             /* NULL: no request under way */
-    struct reply *reply;           /* NULL: no answer awaited; set by router.c */
-    struct conn_kept *kept;        /* NULL: nothing */
-    struct wsock *wsock;           /* NULL: at a message border */
     struct tlsio *tls;             /* NULL: plain */
-    struct admission *admission;   /* NULL: its user is known, and its token is not looked up */
-    struct device device;
-    uint64_t serial;               /* connection id: see conn_id */
-    uint64_t received_bytes;
-    int64_t opened_ms;             /* loop clock */
-    int64_t token_expires_ms;      /* wall clock, leeway included; 0: never */
-    int64_t last_read_ms;          /* loop clock: last sign of life */
-    int64_t ping_sent_ms;          /* loop clock; 0: no pong awaited */
-    int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
-    uint64_t ping_taken_bytes;     /* what the peer had taken when the ping was sent */
-    int64_t closing_ms;            /* loop clock: our close frame was queued */
-    struct ip address;             /* the client's, as far as is known; none: of a unix socket */
-    uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
-    struct bucket rate;            /* client-message-rate */
-    struct bucket control;         /* pings and pongs; conn_ws.c */
-    struct bucket costly;          /* what asks Redis, and tokens; commands.c */
-    struct waiting *acking;        /* NULL: no ack is under way */
-    uint32_t awaited;              /* commands whose answer waits for Redis; commands.c */
     uint16_t close_code;           /* sent or, for CLOSE_CLIENT, received; 0: none */
-    uint8_t state;                 /* enum conn_state */
     uint8_t close_reason;          /* enum close_reason, once closing */
-    uint8_t deflate_bits;          /* permessage-deflate: window of what we send; 0: none */
+    uint8_t awaited;               /* commands whose answer waits for Redis; commands.c */
+    uint8_t state : 4;             /* enum conn_state */
+    uint8_t deflate_bits : 4;      /* permessage-deflate: window of what we send; 0: none */
     bool is_metrics : 1;           /* came on the metrics listener */
     bool is_unix : 1;
     bool is_trusted : 1;           /* its peer is one of trusted-proxies: it may tell addresses */
@@ -105,6 +80,40 @@ struct conn {
     bool saw_eof : 1;              /* the peer has said its last, but may still read */
     bool is_admin : 1;
     bool is_echo : 1;              /* /echo: no session, everything comes back */
+    struct device device;
+    struct outq outq;
+    struct ev_io io;               /* io.fd is the socket */
+    /* What it does not: from flush_next on. */
+    struct conn *flush_next;       /* the next arrival, or that has something to do at the end of
+                                    * this turn, or that is dead */
+    struct wheel_entry deadline;   /* the nearest of all deadlines below */
+    union {
+        struct {                   /* while is_early; the oldest is first */
+            struct conn *early_next, *early_prev;
+        };
+        struct {                   /* CONN_AUTH, CONN_OPEN */
+            int64_t ping_sent_ms;  /* loop clock; 0: no pong awaited */
+            uint64_t ping_taken_bytes; /* what the peer had taken when it was sent */
+        };
+        int64_t closing_ms;        /* loop clock: of the close frame, once it is sent */
+    };
+    struct http *http;             /* NULL: no request under way */
+    struct reply *reply;           /* NULL: no answer awaited; set by router.c */
+    struct conn_kept *kept;        /* NULL: nothing */
+    struct wsock *wsock;           /* NULL: at a message border */
+    struct admission *admission;   /* NULL: its user is known, and its token is not looked up */
+    uint64_t serial;               /* connection id: see conn_id */
+    uint64_t received_bytes;
+    int64_t opened_ms;             /* loop clock */
+    int64_t token_expires_ms;      /* wall clock, leeway included; 0: never */
+    int64_t last_read_ms;          /* loop clock: last sign of life */
+    int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
+    struct ip address;             /* the client's, as far as is known; none: of a unix socket */
+    uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
+    struct bucket rate;            /* client-message-rate */
+    struct bucket control;         /* pings and pongs; conn_ws.c */
+    struct bucket costly;          /* what asks Redis, and tokens; commands.c */
+    struct waiting *acking;        /* NULL: no ack is under way */
 };
 
 /* All connections of the worker. Makes w->wheel when it is NULL. Logs the reason and returns NULL
@@ -113,9 +122,11 @@ struct conns *conns_new(struct worker *w);
 /* Ends what is still open without a word; frees the wheel it made. */
 void conns_free(struct conns *s);
 size_t conns_count(const struct conns *s);
-/* Once a second: when most of those who were here have left, their memory goes back to the system.
- */
+/* Once a second: when most of those who were here have left, their memory goes back to the system;
+ * so does what a crowd needed while it came. */
 void conns_tidy(struct conns *s);
+/* Memory that nobody is in goes back to the system. */
+void conns_trim(struct conns *s);
 /* False when max-tls-handshakes are under way: those that do not get on were ended, others hold on.
  */
 bool conns_has_tls_room(struct conns *s);

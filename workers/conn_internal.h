@@ -19,11 +19,13 @@
 struct conns {
     struct worker *worker;
     bool owns_wheel;
+    struct slab *slab;       /* of struct conn */
     struct conn *all;
     struct conn *walk;       /* the next of conns_walk */
     size_t count;
     size_t most;             /* there were since memory was given back */
-    size_t left;             /* since conns_tidy was called last */
+    size_t left, came;       /* since conns_tidy was called last */
+    size_t crowd;            /* who came since memory was given back */
     unsigned trims;          /* in a row */
     size_t room;             /* descriptors for connections before WebSockets are refused */
     size_t descriptors;      /* for connections of any kind */

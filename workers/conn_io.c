@@ -60,7 +60,7 @@ static void note_progress(struct conn *c)
         return;
     if (c->state == CONN_HTTP)
         c->phase_until_ms = now_ms + c->worker->opt->handshake_timeout;
-    else if (c->state == CONN_CLOSING && now_ms < c->closing_ms + CONN_CLOSE_FLUSH_MS)
+    else if (c->close_frame_sent && now_ms < c->closing_ms + CONN_CLOSE_FLUSH_MS)
         c->phase_until_ms = now_ms + CONN_CLOSE_TIMEOUT_MS;
 }
 

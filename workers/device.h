@@ -47,9 +47,9 @@ struct device {
     struct filter *filter;        /* NULL: everything passes */
     const struct device_busy *busy; /* never NULL; to be changed by device_busy() */
     uint32_t heard;               /* session_broadcast.c: the newest broadcast it was given */
-    enum device_state state;
-    bool in_reading;              /* the user's reading under way serves this device */
-    bool is_counted;              /* in usertable.h's table: it was not full when the device came */
+    enum device_state state : 8;
+    bool in_reading : 1;          /* the user's reading under way serves this device */
+    bool is_counted : 1;          /* in usertable.h's table: it was not full when the device came */
     uint8_t state_given;          /* enum device_state: to become when it is adopted no more */
     uint8_t overflows;            /* times held had to be cut since the device began to wait */
 };

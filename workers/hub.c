@@ -8,8 +8,12 @@
 #include <string.h>
 
 #include "shared/text.h"
+#include "workers/slab.h"
 
 #define BUCKETS_MIN 64
+#define ID_BYTES_MAX 64 /* of users in slabs, one for each size; who has a longer id is malloc's */
+#define UNIT 8
+#define SLABS (ID_BYTES_MAX / UNIT + 1)
 
 /* Chains through the users themselves: a link for each user and about one bucket, where a general
  * table's handle would be half as large as the user. */
@@ -17,7 +21,44 @@ struct hub {
     struct user **buckets;
     size_t mask;
     size_t count;
+    struct slab *slabs[SLABS]; /* NULL: no user of that size yet */
 };
+
+static size_t units_of(size_t id_len)
+{
+    return (offsetof(struct user, id) + id_len + 1 + UNIT - 1) / UNIT;
+}
+
+/* Which slab; SLABS or more: none. */
+static size_t slab_of(size_t id_len)
+{
+    return units_of(id_len) - units_of(0);
+}
+
+static struct user *take_user(struct hub *h, size_t id_len)
+{
+    size_t at = slab_of(id_len), bytes = units_of(id_len) * UNIT;
+    if (at >= SLABS)
+        return calloc(1, bytes);
+    if (!h->slabs[at])
+        h->slabs[at] = slab_new(bytes);
+    return h->slabs[at] ? slab_take(h->slabs[at]) : NULL;
+}
+
+static void give_user(struct hub *h, struct user *u)
+{
+    size_t at = slab_of(u->id_len);
+    if (at >= SLABS)
+        free(u);
+    else
+        slab_give(h->slabs[at], u);
+}
+
+void hub_trim(struct hub *h)
+{
+    for (size_t i = 0; i < SLABS; i++)
+        slab_trim(h->slabs[i]);
+}
 
 struct hub *hub_new(void)
 {
@@ -35,15 +76,16 @@ struct hub *hub_new(void)
 
 static void free_user(void *data, struct user *u)
 {
-    (void)data;
-    free(u);
+    give_user(data, u);
 }
 
 void hub_free(struct hub *h)
 {
     if (!h)
         return;
-    hub_each(h, free_user, NULL);
+    hub_each(h, free_user, h);
+    for (size_t i = 0; i < SLABS; i++)
+        slab_free(h->slabs[i]);
     free(h->buckets);
     free(h);
 }
@@ -76,7 +118,7 @@ static struct user *add(struct hub *h, const char *id, size_t len, uint64_t hash
 {
     if (len > UINT16_MAX)
         return NULL;
-    struct user *u = calloc(1, offsetof(struct user, id) + len + 1);
+    struct user *u = take_user(h, len);
     if (!u)
         return NULL;
     memcpy(u->id, id, len);
@@ -136,7 +178,7 @@ void hub_forget(struct hub *h, struct user *u)
         at = &(*at)->hash_next;
     *at = u->hash_next;
     h->count--;
-    free(u);
+    give_user(h, u);
 }
 
 void hub_prefetch_bucket(const struct hub *h, uint64_t id_hash)

@@ -85,6 +85,8 @@ void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data)
 /* Calls fn for users until it returns false; fn must change nothing. */
 void hub_some(struct hub *h, bool (*fn)(void *data, struct user *u), void *data);
 size_t hub_users(const struct hub *h);
+/* Memory of users who left goes back to the system, as far as nobody is beside them. */
+void hub_trim(struct hub *h);
 
 /* Puts a user that is in no line at the end of one. */
 void hub_line_add(struct user_line *line, struct user *u, enum user_place place);

@@ -111,6 +111,8 @@ workers_libworkers_la_SOURCES = \
     workers/session_parts.h \
     workers/session_read.c \
     workers/session_refresh.c \
+    workers/slab.c \
+    workers/slab.h \
     workers/store.c \
     workers/store.h \
     workers/subscriber.c \

@@ -121,9 +121,16 @@ static void keys_forget(struct outq *q, const struct outq_item *item)
 
 /* ---- items ---- */
 
-static struct outq_item *item_of_bytes(enum item_kind kind, const void *bytes, size_t len)
+static bool has_room(const struct outq *q, size_t len)
 {
-    if (len > UINT32_MAX)
+    return len <= OUTQ_BYTES_MAX - q->bytes;
+}
+
+/* Of this queue, NULL without memory. */
+static struct outq_item *item_of_bytes(const struct outq *q, enum item_kind kind, const void *bytes,
+                                       size_t len)
+{
+    if (!has_room(q, len))
         return NULL;
     struct outq_item *item = malloc(sizeof *item + len);
     if (!item)
@@ -151,8 +158,8 @@ static bool is_begun(const struct outq *q, const struct outq_item *item)
 /* Adds or takes an item's share of the sums. */
 static void account(struct outq *q, const struct outq_item *item, size_t bytes, bool is_coming)
 {
-    size_t change = is_coming ? bytes : 0 - bytes;
-    counters_add(CTR_queued_bytes, change);
+    uint32_t change = is_coming ? (uint32_t)bytes : 0 - (uint32_t)bytes;
+    counters_add(CTR_queued_bytes, is_coming ? bytes : 0 - bytes);
     q->bytes += change;
     if (item->kind == ITEM_CONTROL || is_of(item, FRAME_REPLY))
         q->reply_bytes += change;
@@ -200,7 +207,7 @@ static void take(struct outq *q, struct outq_item *item, size_t done, enum trace
 
 int outq_push(struct outq *q, struct frame *f)
 {
-    struct outq_item *item = malloc(sizeof *item);
+    struct outq_item *item = has_room(q, f->len) ? malloc(sizeof *item) : NULL;
     if (!item)
         return -ENOMEM;
     *item = (struct outq_item){.frame = frame_ref(f), .len = f->len, .kind = ITEM_FRAME};
@@ -221,7 +228,7 @@ int outq_push_bytes(struct outq *q, const void *bytes, size_t len)
 {
     if (len == 0)
         return 0;
-    struct outq_item *item = item_of_bytes(ITEM_BYTES, bytes, len);
+    struct outq_item *item = item_of_bytes(q, ITEM_BYTES, bytes, len);
     if (!item)
         return -ENOMEM;
     insert(q, q->tail, item);
@@ -230,7 +237,7 @@ int outq_push_bytes(struct outq *q, const void *bytes, size_t len)
 
 int outq_push_control(struct outq *q, const void *frame, size_t len)
 {
-    struct outq_item *item = item_of_bytes(ITEM_CONTROL, frame, len);
+    struct outq_item *item = item_of_bytes(q, ITEM_CONTROL, frame, len);
     if (!item)
         return -ENOMEM;
     struct outq_item *prev = q->control;
@@ -274,7 +281,7 @@ void outq_consume(struct outq *q, size_t n)
     }
     if (q->head && n > 0) {
         account(q, q->head, n, false);
-        q->head_done += (uint32_t)n;
+        q->head_done = (q->head_done + (uint32_t)n) & OUTQ_BYTES_MAX;
         q->written += n;
     }
 }
@@ -321,7 +328,7 @@ static void split(struct outq *q, struct outq_item *item)
     *(item->prev ? &item->prev->next : &q->head) = first;
     *(item->next ? &item->next->prev : &q->tail) = last;
     if (q->head == first)
-        q->head_done = (uint32_t)done;
+        q->head_done = (uint32_t)done & OUTQ_BYTES_MAX;
     if (q->broadcast == item)
         q->broadcast = first;
     item_free(item);
@@ -342,7 +349,7 @@ void outq_split(struct outq *q)
 void outq_save(const struct outq *q, struct text_buf *out)
 {
     pack_u64(out, q->written);
-    pack_u32(out, (uint32_t)q->head_done);
+    pack_u32(out, q->head_done);
     for (const struct outq_item *item = q->head; item; item = item->next) {
         pack_u8(out, item->kind);
         if (item->kind == ITEM_FRAME)
@@ -372,7 +379,7 @@ static int restore_item(struct outq *q, struct unpack *in)
     struct text_span bytes = unpack_bytes(in);
     if (in->is_bad || !bytes.len || kind > ITEM_CONTROL)
         return -EBADMSG;
-    struct outq_item *item = item_of_bytes((enum item_kind)kind, bytes.ptr, bytes.len);
+    struct outq_item *item = item_of_bytes(q, (enum item_kind)kind, bytes.ptr, bytes.len);
     if (!item)
         return -ENOMEM;
     insert(q, q->tail, item);

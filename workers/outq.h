@@ -25,17 +25,20 @@
 struct outq_item;
 struct outq_keys; /* the newest waiting frame of each key */
 
+/* More than send-buffer-limit and an answer can be: so the sums are half as wide as sizes. */
+#define OUTQ_BYTES_MAX INT32_MAX
+
 struct outq {
     struct outq_item *head, *tail;
     struct outq_item *control;   /* the last control frame that waits; NULL: none */
     struct outq_item *broadcast; /* none waits before this item; NULL: none waits */
     struct outq_keys *keys;      /* NULL: does not conflate */
-    size_t bytes;                /* not written yet */
     uint64_t written;            /* bytes taken off the front so far: all the socket took */
-    size_t reply_bytes;          /* of bytes: FRAME_REPLY and control frames, begun or not */
-    size_t broadcast_bytes;      /* of bytes: FRAME_BROADCAST, begun or not */
-    uint32_t head_done;          /* bytes of head written already */
-    bool has_joined;             /* a joined frame may wait */
+    uint32_t bytes;              /* not written yet; OUTQ_BYTES_MAX at most */
+    uint32_t reply_bytes;        /* of bytes: FRAME_REPLY and control frames, begun or not */
+    uint32_t broadcast_bytes;    /* of bytes: FRAME_BROADCAST, begun or not */
+    uint32_t head_done : 31;     /* bytes of head written already */
+    uint32_t has_joined : 1;     /* a joined frame may wait */
 };
 
 /* Appends a reference to a frame. 0 or -ENOMEM. */

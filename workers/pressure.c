@@ -2,7 +2,6 @@
 
 #include "workers/pressure.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -68,9 +67,7 @@ static uint64_t measure(const struct pressure *p)
 /* What the heap keeps of what was freed is given back. Returns what is held then. */
 static uint64_t trim(struct pressure *p)
 {
-#ifdef __GLIBC__
-    malloc_trim(0);
-#endif
+    conns_trim(p->w->conns);
     p->next_trim_ms = worker_now_ms(p->w) + TRIM_MS;
     return measure(p);
 }

@@ -122,7 +122,7 @@ static void add_close(const struct conn *c, struct text_buf *out)
               c->close_code);
     add_flag(out, "frame_sent", c->close_frame_sent);
     add_flag(out, "frame_received", c->close_frame_received);
-    add_moment(c, out, "at", c->closing_ms);
+    add_moment(c, out, "at", c->close_frame_sent ? c->closing_ms : 0);
     text_addc(out, '}');
 }
 
@@ -144,7 +144,8 @@ void roster_write(const struct conn *c, struct text_buf *out)
     add_flag(out, "compression", c->deflate_bits != 0);
     add_moment(c, out, "opened_at", c->opened_ms);
     add_moment(c, out, "last_read_at", c->last_read_ms);
-    add_moment(c, out, "ping_sent_at", c->ping_sent_ms);
+    bool is_heard = c->state == CONN_AUTH || c->state == CONN_OPEN;
+    add_moment(c, out, "ping_sent_at", is_heard ? c->ping_sent_ms : 0);
     add_time(out, "token_expires_at", c->token_expires_ms * 1000);
     text_adds(out, ",\"token_id\":");
     if (jti.len)

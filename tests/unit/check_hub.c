@@ -83,6 +83,38 @@ START_TEST(ids_are_bytes_with_a_length)
 }
 END_TEST
 
+START_TEST(ids_of_any_length_come_and_go)
+{
+    enum { LONGEST = 256 };
+    struct hub *h = hub_new();
+    struct device d[LONGEST + 1] = {0};
+    char id[LONGEST + 1];
+    memset(id, 'x', sizeof(id));
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t len = 1; len <= LONGEST; len++) {
+            const struct user *u = hub_join(h, &d[len], id, len);
+            ck_assert_uint_eq(strlen(u->id), len);
+            ck_assert_ptr_null(u->recent);
+        }
+        for (size_t len = 1; len <= LONGEST; len++) {
+            struct user *u = hub_find(h, id, len);
+            ck_assert_ptr_eq(u->devices, &d[len]);
+            if ((len + round) % 3 && hub_leave(h, &d[len]))
+                hub_forget(h, u);
+        }
+        hub_trim(h);
+        for (size_t len = 1; len <= LONGEST; len++) {
+            struct user *u = hub_find(h, id, len);
+            ck_assert_int_eq(!u, (len + round) % 3 != 0);
+            if (u && hub_leave(h, &d[len]))
+                hub_forget(h, u);
+        }
+    }
+    ck_assert_uint_eq(hub_users(h), 0);
+    hub_free(h);
+}
+END_TEST
+
 START_TEST(a_walk_meets_everybody_and_may_forget_the_one_it_is_at)
 {
     struct hub *h = hub_new();
@@ -115,6 +147,7 @@ int main(void)
     tcase_add_test(t, devices_of_one_id_share_a_user);
     tcase_add_test(t, the_last_device_that_leaves_says_so_and_the_user_stays_until_forgotten);
     tcase_add_test(t, ids_are_bytes_with_a_length);
+    tcase_add_test(t, ids_of_any_length_come_and_go);
     tcase_add_test(t, a_walk_meets_everybody_and_may_forget_the_one_it_is_at);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

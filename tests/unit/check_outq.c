@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <check.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -453,6 +454,21 @@ START_TEST(what_can_be_conflated_or_given_up_still_can_after_the_move)
 }
 END_TEST
 
+START_TEST(sums_do_not_overflow)
+{
+    q.bytes = OUTQ_BYTES_MAX - 3;
+    struct frame *f = frame_text(FRAME_USER, "long", 4);
+    ck_assert_int_eq(outq_push(&q, f), -ENOMEM);
+    ck_assert_int_eq(outq_push_bytes(&q, "long", 4), -ENOMEM);
+    ck_assert_int_eq(outq_push_control(&q, "long", 4), -ENOMEM);
+    ck_assert_int_eq(outq_push_bytes(&q, "way", 3), 0);
+    ck_assert_uint_eq(q.bytes, OUTQ_BYTES_MAX);
+    outq_consume(&q, 3);
+    frame_unref(f);
+    q.bytes = 0;
+}
+END_TEST
+
 START_TEST(a_damaged_queue_is_refused)
 {
     struct text_buf saved = {0};
@@ -488,6 +504,7 @@ int main(void)
     tcase_add_test(tc, an_empty_queue_moves);
     tcase_add_test(tc, a_half_written_frame_moves_and_control_frames_still_stand_behind_it);
     tcase_add_test(tc, what_can_be_conflated_or_given_up_still_can_after_the_move);
+    tcase_add_test(tc, sums_do_not_overflow);
     tcase_add_test(tc, a_damaged_queue_is_refused);
     tcase_add_test(tc, items_leave_in_the_order_in_which_they_came);
     tcase_add_test(tc, every_split_of_writing_gives_the_same_bytes);
