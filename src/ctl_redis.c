@@ -14,12 +14,20 @@ static struct timeval timeval_of_ms(int64_t ms)
     return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 }
 
+static const char *why_not(const redisContext *redis)
+{
+    if (!redis || !redis->err)
+        return "unexpected answer";
+    /* hiredis says what the kernel calls a time that is over: Resource temporarily unavailable. */
+    return redis->err == REDIS_ERR_IO && errno == EAGAIN ? "no answer in time" : redis->errstr;
+}
+
 int ctl_redis_tell(const redisContext *redis, const redisReply *reply, const char *doing)
 {
     if (reply && reply->type == REDIS_REPLY_ERROR)
         ctl_say("Redis: %s: %.*s", doing, (int)reply->len, reply->str);
     else
-        ctl_say("Redis: %s: %s", doing, redis && redis->err ? redis->errstr : "unexpected answer");
+        ctl_say("Redis: %s: %s", doing, why_not(redis));
     return -EIO;
 }
 
