@@ -78,7 +78,7 @@ static void ask_master(struct explaining *x)
         answer(x);
 }
 
-static void on_stored(void *data, int error, const struct store_user *user)
+static void on_stored(void *data, int error, struct store_user *user)
 {
     struct explaining *x = data;
     struct stored *s = &x->e.stored;

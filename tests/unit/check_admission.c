@@ -38,7 +38,7 @@ static size_t call_count, first_open;
 static struct person {
     struct conn conn;
     int closed; /* -1: not */
-    unsigned failures, admitted;
+    unsigned failures, admitted, went_on;
     bool is_reply_due, is_lower;
     char user[300];
     struct text_buf heard;
@@ -144,6 +144,11 @@ void conn_close(struct conn *c, enum close_reason reason)
 {
     who(c)->closed = (int)reason;
     c->state = CONN_CLOSING;
+}
+
+void conn_go_on(struct conn *c)
+{
+    who(c)->went_on++;
 }
 
 void auth_failed(const struct conn *c, const char *why)
@@ -437,6 +442,21 @@ START_TEST(an_error_refuses_nobody_and_is_asked_again)
     comes_up();
     answer_user("sub-1 ", 0, "alice");
     ck_assert_str_eq(p->user, "alice");
+    ck_assert_uint_eq(p->went_on, 0);
+}
+END_TEST
+
+START_TEST(an_open_connection_goes_on_while_its_new_token_cannot_be_looked_up)
+{
+    struct person *p = person(0);
+    begins(p, "sub-1", "");
+    answer_user("sub-1 ", 0, "alice");
+    begins(p, "sub-1", "");
+    admission_keep(&p->conn, "kept", 4);
+    answer_user("sub-1 ", -ETIMEDOUT, "");
+    ck_assert_uint_eq(p->went_on, 1);
+    ck_assert_str_eq(p->heard.data, "kept|");
+    ck_assert_int_eq(p->closed, -1);
 }
 END_TEST
 
@@ -505,6 +525,7 @@ int main(void)
     tcase_add_test(t, a_revoked_token_is_not_let_in_by_the_map);
     tcase_add_test(t, an_answer_that_is_no_user_refuses);
     tcase_add_test(t, an_error_refuses_nobody_and_is_asked_again);
+    tcase_add_test(t, an_open_connection_goes_on_while_its_new_token_cannot_be_looked_up);
     tcase_add_test(t, who_leaves_meanwhile_is_asked_for_no_more);
     tcase_add_test(t, another_token_takes_the_place_of_the_first);
     tcase_add_test(t, a_kept_message_may_bring_another_token);
