@@ -7,7 +7,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import WebSocket from "ws";
 import { Belfry, makeToken } from "../harness/belfry.js";
-import { launch } from "../harness/browser.js";
+import { launch, nameless } from "../harness/browser.js";
 import { Network } from "../harness/network.js";
 import { eventually } from "../harness/process.js";
 import { Redis } from "../harness/redis.js";
@@ -134,6 +134,59 @@ describe("of one instance", () => {
     await explain("carol", "no-such-id");
     await page.getByText("Nobody knows this message of carol.").waitFor();
     client.close();
+  });
+});
+
+describe("on a phone, or without a mouse", () => {
+  let server: Belfry;
+
+  beforeAll(async () => {
+    server = await Belfry.start(redis);
+    await open(server.http);
+    await page.setViewportSize({ width: 390, height: 844 });
+  });
+
+  afterAll(async () => {
+    await page?.close();
+    await server?.stop();
+  });
+
+  it("is opened and used with keys alone", async () => {
+    expect(await nameless(page)).toEqual([]);
+    await page.keyboard.type(makeToken("root", { admin: true })); // the field has the focus
+    await page.keyboard.press("Enter");
+    await page.getByRole("status").getByText("1 instance, 2 workers ready").waitFor();
+    const reached: string[] = [];
+    for (let i = 0; i < 12 && reached.at(-1) !== "Explain"; i++) {
+      await page.keyboard.press("Tab");
+      reached.push(await page.evaluate(() => {
+        const e = document.activeElement as HTMLElement;
+        return e.getAttribute("aria-label") ?? (e.getAttribute("name") || e.innerText);
+      }));
+      if (reached.at(-1) === "user" || reached.at(-1) === "id") await page.keyboard.type("nobody");
+    }
+    expect(reached).toEqual(expect.arrayContaining(["Table of instances", "Table of workers", "user", "id", "Explain"]));
+    await page.keyboard.press("Enter");
+    await page.getByText("Nobody knows this message of nobody.").waitFor();
+  });
+
+  it("is no wider than the phone, and names all it shows", async () => {
+    const width = await page.evaluate(() => document.documentElement.scrollWidth);
+    expect(width).toBeLessThanOrEqual(390);
+    expect(await nameless(page)).toEqual([]);
+    await page.getByRole("heading", { level: 1, name: "Belfry" }).waitFor();
+    expect(await page.getByRole("main").count()).toBe(1);
+  });
+
+  it("is light or dark as the system is, until told otherwise", async () => {
+    const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    await page.emulateMedia({ colorScheme: "dark" });
+    const dark = await ground();
+    await page.emulateMedia({ colorScheme: "light" });
+    expect(await ground()).not.toBe(dark);
+    await page.getByRole("button", { name: /^Colours: auto/ }).click();
+    await page.getByRole("button", { name: /^Colours: light/ }).click();
+    expect(await ground()).toBe(dark);
   });
 });
 

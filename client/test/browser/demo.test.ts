@@ -5,7 +5,7 @@ import type { ChildProcess } from "node:child_process";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { program } from "../harness/belfry.js";
-import { launch } from "../harness/browser.js";
+import { launch, nameless } from "../harness/browser.js";
 import { end, eventually, start } from "../harness/process.js";
 
 let server: ChildProcess & { log: () => string };
@@ -80,14 +80,7 @@ describe("the demo page", () => {
   it("fits a phone, names its controls, and complains of nothing", async () => {
     const width = await page.evaluate(() => document.documentElement.scrollWidth);
     expect(width).toBeLessThanOrEqual(390);
-    const nameless = await page
-      .locator("button, input, [role=progressbar]")
-      .evaluateAll((all) =>
-        all.filter(
-          (e) => !(e.textContent?.trim() || e.getAttribute("aria-label") || e.closest("label")),
-        ).length,
-      );
-    expect(nameless).toBe(0);
+    expect(await nameless(page)).toEqual([]);
     // What a killed worker and an absent user leave in the console is the test's doing.
     expect(problems.filter((p) => !/Failed to load resource|WebSocket/.test(p))).toEqual([]);
   });

@@ -47,3 +47,17 @@ export async function openTab(
   await eventually(() => page.evaluate(() => window.tab.syncs), "FULL_SYNC");
   return tab;
 }
+
+/** Controls and pictures that a screen reader could only spell out. */
+export function nameless(page: Page): Promise<string[]> {
+  return page
+    .locator("button, input, select, summary, [role=progressbar], [role=img], [role=region]")
+    .evaluateAll((all) =>
+      all
+        .filter((e) => {
+          const label = e.id ? document.querySelector(`label[for="${e.id}"]`) : e.closest("label");
+          return !(e.textContent?.trim() || e.getAttribute("aria-label") || label?.textContent?.trim());
+        })
+        .map((e) => e.outerHTML.slice(0, 100)),
+    );
+}
