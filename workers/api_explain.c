@@ -1,19 +1,27 @@
 #include "config.h"
 
 #include <errno.h>
+#include <ev.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/clock.h"
 #include "shared/explanation.h"
 #include "shared/log.h"
 #include "workers/api.h"
 #include "workers/inquest.h"
 #include "workers/store.h"
 
+#define SLICE_US 1000 /* one turn's time for the list */
+#define CLOCK_EVERY 8 /* entries */
+
 /* One question: first to Redis, then to the master, which asks the workers of all instances. */
 struct explaining {
     struct reply *reply;
+    struct store_user stored;
+    size_t looked;          /* so many of its entries */
+    struct ev_timer more;   /* the next turn: the rest of them */
     struct inquest_call *call;
     struct explanation e;
     char user[KEYS_USER_ID_MAX_BYTES + 1];
@@ -24,6 +32,8 @@ static void free_explaining(void *data)
 {
     struct explaining *x = data;
     inquest_cancel(x->call);
+    ev_timer_stop(x->reply->worker->loop, &x->more);
+    store_user_free(&x->stored);
     explanation_fini(&x->e);
     free(x);
 }
@@ -78,21 +88,43 @@ static void ask_master(struct explaining *x)
         answer(x);
 }
 
+static void end_list(struct explaining *x)
+{
+    struct stored *s = &x->e.stored;
+    for (size_t i = 0; i < x->stored.read_count; i++)
+        s->is_read |= text_span_eq(x->stored.read_ids[i], x->id);
+    stored_end(s);
+    x->e.has_stored = true;
+    store_user_free(&x->stored);
+    ask_master(x);
+}
+
+static void on_more(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct explaining *x = timer->data;
+    int64_t until_us = clock_mono_us() + SLICE_US;
+    (void)events;
+    while (x->looked < x->stored.entry_count) {
+        stored_look(&x->e.stored, x->stored.entries[x->looked++]);
+        if (x->looked % CLOCK_EVERY == 0 && clock_mono_us() >= until_us) {
+            ev_timer_start(loop, timer);
+            return;
+        }
+    }
+    end_list(x);
+}
+
 static void on_stored(void *data, int error, struct store_user *user)
 {
     struct explaining *x = data;
-    struct stored *s = &x->e.stored;
     x->reply->waiting = NULL;
-    if (!error) {
-        stored_begin(s, text_span_of(x->id), user->acked);
-        for (size_t i = 0; i < user->entry_count; i++)
-            stored_look(s, user->entries[i]);
-        for (size_t i = 0; i < user->read_count; i++)
-            s->is_read |= text_span_eq(user->read_ids[i], x->id);
-        stored_end(s);
-        x->e.has_stored = true;
+    if (error) {
+        ask_master(x);
+        return;
     }
-    ask_master(x);
+    x->stored = store_user_take(user);
+    stored_begin(&x->e.stored, text_span_of(x->id), x->stored.acked);
+    ev_timer_start(x->reply->worker->loop, &x->more);
 }
 
 void api_explain(const struct request *rq)
@@ -108,6 +140,8 @@ void api_explain(const struct request *rq)
     x->reply = r;
     x->e.user = x->user;
     x->e.id = x->id;
+    ev_timer_init(&x->more, on_more, 0., 0.);
+    x->more.data = x;
     if (!read_word(rq, "user", x->user, sizeof(x->user)) ||
         !keys_is_user_id(x->user, strlen(x->user)) ||
         !read_word(rq, "id", x->id, sizeof(x->id))) {
