@@ -169,6 +169,12 @@ void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_re
     c->state = CONN_OPEN;
 }
 
+/* It is read from again. */
+void conn_go_on(struct conn *c)
+{
+    ck_assert_int_ne(c->state, CONN_DEAD);
+}
+
 static struct token_claims claims_of(const char *user, const char *jti)
 {
     struct token_claims claims = {.user_id_len = strlen(user), .jti_len = strlen(jti)};
