@@ -1,6 +1,7 @@
 """The HTTP endpoints (contract: HTTP endpoints)."""
 
 import json
+import signal
 import socket
 
 import pytest
@@ -167,8 +168,10 @@ async def test_stats_have_all_their_fields(server, user):
         assert info["connected_clients"] >= 1 and info["total_commands_processed"] > 0
         assert info["used_memory"] > 0 and isinstance(info["used_memory_human"], str)
         assert info["redis_version"][0].isdigit() and info["uptime_seconds"] >= 0
-        assert body["manager_info"] == {"connected_users": 1, "total_connections": 2,
-                                        "instance_id": server.status()["instance_id"]}
+        status = server.status()
+        assert body["manager_info"] == {
+            "connected_users": 1, "total_connections": 2, "instance_id": status["instance_id"],
+            "generation": status["generation"], "last_reload": status["last_reload"]}
         assert body["timestamp"]
         workers = body["workers"]
         assert [w["slot"] for w in workers] == sorted(w["slot"] for w in workers)
@@ -177,6 +180,27 @@ async def test_stats_have_all_their_fields(server, user):
         for w in workers:
             assert w["state"] == "ready" and w["generation"] >= 1
         assert sum(w["active_connections"] for w in workers) == 2
+
+
+def test_stats_end_the_connection_for_who_asks_for_it(server):
+    with server.connect() as sock:
+        request = "GET /ws/stats%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n"
+        for query, is_kept in (("", True), ("?close", False)):
+            sock.sendall((request % (query, token(ADMIN, admin=True))).encode())
+            answer = read_answer(sock)
+            assert answer.status == 200
+            assert (answer.headers.get("Connection") != "close") == is_kept
+        assert sock.recv(1) == b""
+
+
+def test_stats_tell_how_the_last_reload_went(make_server):
+    server = make_server(workers="1")
+    assert server.stats()["manager_info"]["last_reload"] is None
+    server.signal(signal.SIGHUP)
+    status = server.wait_status(lambda s: s["last_reload"], "the reload")
+    told = server.stats()["manager_info"]
+    assert told["last_reload"] == status["last_reload"] and told["last_reload"]["ok"]
+    assert told["generation"] == status["generation"] == 2
 
 
 async def test_stats_are_the_same_whichever_worker_answers(server, user):
