@@ -23,6 +23,7 @@
 #include "workers/router.h"
 #include "workers/session.h"
 #include "workers/slab.h"
+#include "workers/subscriber.h"
 
 /* What the kernel takes beyond what is on its way (tcp(7)). Without it the messages of a slow
  * reader wait there by the megabyte, cannot be conflated, and a ping stands behind them all. */
@@ -124,6 +125,8 @@ void conns_trim(struct conns *s)
 {
     slab_trim(s->slab);
     hub_trim(s->worker->hub);
+    if (s->worker->subscriber)
+        subscriber_trim(s->worker->subscriber);
 #ifdef __GLIBC__
     malloc_trim(0);
 #endif

@@ -74,6 +74,13 @@ static int send_batch(struct subscriber *s, const char *command, size_t count)
     return redislink_send(s->link, (int)count + 1, argv, argvlen);
 }
 
+void subscriber_trim(struct subscriber *s)
+{
+    text_buf_free(&s->names);
+    if (!s->dropped.len)
+        text_buf_free(&s->dropped);
+}
+
 static void begin_batch(struct subscriber *s)
 {
     /* A failed buffer stays failed; the next batch may find memory again. */

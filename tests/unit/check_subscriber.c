@@ -322,6 +322,8 @@ START_TEST(after_any_coming_and_going_redis_has_exactly_who_is_here)
             ev_run(unit_worker.loop, EVRUN_NOWAIT);
         if (rand_r(&seed) % 500 == 0)
             freeReplyObject(redis_do(&server, "CLIENT KILL TYPE pubsub"));
+        if (rand_r(&seed) % 20 == 0)
+            subscriber_trim(unit_worker.subscriber);
     }
     size_t here = 0;
     for (int i = 0; i < USERS; i++) {
