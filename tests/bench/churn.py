@@ -56,7 +56,7 @@ def pss_of(pids):
     total = dict.fromkeys(("Anon", "Shmem", "File"), 0)
     for pid in pids:
         text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-        for kind, kilobytes in re.findall(r"^Pss_(\w+): +(\d+) kB", text, re.M):
+        for kind, kilobytes in re.findall(r"^Pss_(Anon|File|Shmem): +(\d+) kB", text, re.M):
             total[kind] += int(kilobytes) * 1024
     return total
 

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import time
 import urllib.request
@@ -21,6 +22,7 @@ HELD_WORKERS = 7
 INCOMING_RATE = 2000
 FIRST_OTHER = 1000000  # users of a second crowd
 # (workers, connections)
+FLATNESS_MORE = 1  # rounds
 FLATNESS = ((1, 1000), (1, 5000), (1, 15000), (2, 5000), (4, 5000), (4, 20000), (4, BIG))
 
 
@@ -103,17 +105,40 @@ def dropped_syns():
     return int(dict(zip(names.split(), values.split()))["ListenOverflows"])
 
 
+def redis_figures(place):
+    """What Redis has done since it runs: commands by name, and "reads" of what came over links."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(place.redis_socket))
+        link.sendall(b"INFO all\r\n")
+        answer = link.makefile("rb")
+        text = answer.read(int(answer.readline()[1:])).decode()
+    found = {name: int(calls) for name, calls in
+             re.findall(r"^cmdstat_([^:]+):calls=(\d+)", text, re.M)}
+    found["reads"] = int(re.search(r"^total_reads_processed:(\d+)", text, re.M)[1])
+    return found
+
+
 # ---- the parts ----------------------------------------------------------------------------------
+
+
+def hold(place, server, connections):
+    """Connections that do nothing, and what Redis was asked for until all were live."""
+    with Running(place, server, "idle"):
+        before = redis_figures(place)
+        crowd = start(place, server, "idle", [f"--connections={connections}", "--seconds=5"])
+        wait_for_clients(server, connections)
+        time.sleep(2)
+        after = redis_figures(place)
+        found = finish(crowd, f"{server.name} idle {connections}")
+    found["redis"] = {name: after[name] - before.get(name, 0) for name in after}
+    return found
 
 
 def memory(place, rounds):
     """Idle connections of one worker, and as many as several hold."""
     del rounds
-    held = Belfry(place, HELD_WORKERS)
-    return {
-        "one worker": [run(place, Belfry(place), "idle", ["--connections=15000", "--seconds=5"])],
-        "held": [run(place, held, "idle", [f"--connections={HELD}", "--seconds=5"])],
-    }
+    return {"one worker": [hold(place, Belfry(place), 15000)],
+            "held": [hold(place, Belfry(place, HELD_WORKERS), HELD)]}
 
 
 def storms(place, rounds):
@@ -145,14 +170,18 @@ def incoming(place, rounds):
 
 
 def flatness(place, rounds):
-    """What a delivery costs by workers and connections, beside a floor with as many processes."""
+    """What a delivery costs by workers and connections, beside a floor with as many processes.
+    All sizes are measured once in a round: what the machine does for a minute meets all of them,
+    and not one alone. Floor and Belfry take turns at being first."""
     found = {}
-    floor = peers.Floor(place)
-    for workers, connections in FLATNESS:
-        options = [f"--connections={connections}", f"--messages={max(10, 400000 // connections)}"]
-        floor.workers = workers
-        for _ in range(rounds):
-            for server in (floor, Belfry(place, workers)):
+    for number in range(rounds + FLATNESS_MORE):
+        for workers, connections in FLATNESS:
+            options = [f"--connections={connections}",
+                       f"--messages={max(10, 400000 // connections)}"]
+            floor = peers.Floor(place)
+            floor.workers = workers
+            both = [floor, Belfry(place, workers)]
+            for server in both if number % 2 == 0 else reversed(both):
                 found.setdefault(f"{server.name}, {workers}, {connections}", []).append(
                     run(place, server, "broadcast", options))
     return found

@@ -152,6 +152,19 @@ def many(result):
                     SLICED_BAR, " ms", 1)]
 
 
+def asked_of_redis(run):
+    """What came over the links for each connection: the commands that scripts call are not among
+    it."""
+    calls, count = run.get("redis"), run["connections"]
+    if not calls:
+        return []
+    sent = ("watch", "eval", "evalsha", "multi", "lrange", "srandmember", "exec")
+    lists = sum(calls.get(name, 0) for name in sent) + 2 * calls.get("lrange", 0)  # and two GETs
+    return [f"- Redis commands of a connect ({count:,.0f} at once): {lists / count:.1f} for its "
+            f"list, sent in one piece; {calls.get('subscribe', 0) / count:.2f} SUBSCRIBE. Redis "
+            f"read from a link once for {count / calls['reads']:.0f} connects."]
+
+
 def memory(result):
     rows = []
     for key, workers in (("one worker", 1), ("held", parts.HELD_WORKERS)):
@@ -162,10 +175,11 @@ def memory(result):
                      f"{run['cpu_us_per_connect']:.0f}", f"{run['connect_s']:.1f}",
                      f"{run['cpu_percent']:.2f}"])
     one = result["memory"]["one worker"][0]["pss_bytes_per_connection_held"]
+    redis = asked_of_redis(result["memory"]["one worker"][0])
     return ["## Idle connections of as many users", "",
             *table(["workers", "connections", "processes, kB each", "kernel's slab, both ends, kB",
                     "CPU of a connect, µs", "all live, s", "CPU while held, %"], rows), "",
-            verdict("memory of an idle connection", one / 1e3, MEMORY_BAR / 1e3, " kB")]
+            verdict("memory of an idle connection", one / 1e3, MEMORY_BAR / 1e3, " kB"), *redis]
 
 
 def reloads(result):
