@@ -24,6 +24,7 @@ import peers
 CONNECTIONS = 200
 BASELINE = pathlib.Path(__file__).resolve().parent / "baseline.txt"
 TOLERANCE = 1.06  # how turns, slices and reads fall together moves a figure by some per cent
+TOLERANCES = {"broadcast, 64 in flight": 1.15}  # how many come together is the machine's time's
 
 # name: (mode, connections, options, messages of the two runs); no messages: connections are
 # counted, the second run has twice as many.
@@ -110,7 +111,7 @@ def verdict(name, number, baseline):
     if name not in baseline:
         return "not recorded", True
     change = f"{100 * (number / baseline[name] - 1):+.1f} %"
-    if number > baseline[name] * TOLERANCE:
+    if number > baseline[name] * TOLERANCES.get(name, TOLERANCE):
         return f"{change} of {baseline[name]}: MORE THAN IT WAS", False
     return f"{change} of {baseline[name]}", True
 
