@@ -160,14 +160,16 @@ static void serve_question(struct client *c, const struct question *q, const cha
     struct control *control = c->owner;
     size_t user_len = q->has_user ? take_word(&words, user, sizeof(user)) : 0;
     size_t id_len = q->has_id ? take_word(&words, id, sizeof(id)) : 0;
+    int64_t within_ms = 0;
     int error = -EINVAL;
-    if (!*words)
+    if (!*words || text_parse_count(words, &within_ms) == 0)
         error = control->handlers.on_question(control->data, c->ticket, q->ask,
                                               (struct text_span){user, user_len},
-                                              (struct text_span){id, id_len});
-    if (!error)
+                                              (struct text_span){id, id_len}, within_ms);
+    if (!error) {
         c->state = CLIENT_ASKING;
-    else
+        ev_timer_stop(control->loop, &c->timer); /* the question has its own */
+    } else
         answer_result(c, false, error == -EINVAL ? q->usage
                                 : error == -EBUSY ? "too many questions at a time"
                                                   : log_errno(error));

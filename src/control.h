@@ -10,9 +10,10 @@
  *   status   the object below
  *   explain USER ID   what is known of a message, see explain.h; words are percent-encoded
  *   kick USER   closes the user's connections with 4003, here and on the other instances on the
- *            same Redis; answered when all have answered or a second is over, see explain.h
+ *            same Redis; answered when all have answered or a time is over, see explain.h
  *   show ID  one connection of this instance; see explain.h
  *   connections USER   this instance's connections of a user, in the same form
+ *   These may end with one word more: the milliseconds that may pass until the answer.
  *   reload   as SIGHUP; answered when it is done, which may take half a minute
  *   stop     as SIGTERM; answered before the stop begins
  *   drain    as SIGQUIT; answered before the drain begins
@@ -68,9 +69,9 @@ struct control_handlers {
     void (*on_stop)(void *data);
     void (*on_drain)(void *data);
     /* 0: control_explained follows with the ticket, not before this returns; or negative errno.
-     * What the question does not name is empty. */
+     * What the question does not name is empty, or 0. */
     int (*on_question)(void *data, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
-                       struct text_span id);
+                       struct text_span id, int64_t within_ms);
 };
 
 /*

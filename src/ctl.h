@@ -113,6 +113,11 @@ int ctl_control_request(const struct ctl *c, const char *request, int64_t timeou
 void ctl_add_word(struct text_buf *out, const char *word);
 /* Asks with the subcommand's --timeout, and turns failure into an exit code, after telling why. */
 int ctl_ask(struct ctl *c, const char *request, int64_t default_timeout_ms, struct text_buf *reply);
+/* Sends a question that workers and instances have to answer: all of them within timeout_ms, then
+ * the server answers with what it has. As ctl_control_request. */
+#define CTL_WORKERS_MS 3000 /* --timeout, where it is not given */
+int ctl_ask_workers(const struct ctl *c, struct text_buf *request, int64_t timeout_ms,
+                    struct text_buf *reply);
 /* Tells each line of a refusal on its own. */
 void ctl_say_error(const char *request, struct text_span reply);
 /* redis-url, or for `embedded` what the running server says it is. Appends to out. 0, or -EINVAL

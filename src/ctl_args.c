@@ -76,7 +76,7 @@ const struct ctl_command ctl_commands[] = {
      "reaches is the option trace-size. Times are UTC. Exits 1 for an id that nobody knows.\n",
      ctl_explain,
      {JSON_OPTION,
-      {"timeout", "TIME", "Wait so long for the server (5s).", false}}},
+      {"timeout", "TIME", "Wait so long for workers and instances to answer (3s).", false}}},
     {"events", "[TYPE]", 0, 1, "Show the event table: types, what is stored, payload fields.",
      "",
      ctl_events,
@@ -88,14 +88,14 @@ const struct ctl_command ctl_commands[] = {
      ctl_show,
      {{"user", "ID", "Show this user's connections instead.", false},
       {"json", NULL, "Print one JSON object a line.", false},
-      {"timeout", "TIME", "Exit 3 without an answer by then (5s).", false}}},
+      {"timeout", "TIME", "Wait so long for workers and instances to answer (3s).", false}}},
     {"kick", "USER", 1, 1, "Close all connections of a user, on every instance.",
      "They are closed with 4003, which tells a client to stay away; but the user's tokens are\n"
      "as good as before. Exits 0 also when the user was not connected, and 1 when an instance on\n"
      "the same Redis could not be asked or did not answer.\n",
      ctl_kick,
      {JSON_OPTION,
-      {"timeout", "TIME", "Exit 3 without an answer by then (5s).", false}}},
+      {"timeout", "TIME", "Wait so long for workers and instances to answer (3s).", false}}},
     {"revoke", "JTI", 1, 1, "Revoke a token and close its connections, on every instance.",
      "JTI is the token's jti claim. Writes denylist-key to Redis, so that the token is not\n"
      "accepted any more, and has its connections closed with 4003. Exits 1 when an instance on\n"
@@ -103,7 +103,7 @@ const struct ctl_command ctl_commands[] = {
      ctl_revoke,
      {{"ttl", "TIME", "How long it stays revoked (30d); not less than the token is good.", false},
       JSON_OPTION,
-      {"timeout", "TIME", "Exit 3 without an answer by then (5s).", false}}},
+      {"timeout", "TIME", "Wait so long for workers and instances to answer (3s).", false}}},
     {"status", "", 0, 0, "Show what the running server says about itself.",
      "Asks the control socket (control-socket). Rates are those of the last five seconds.\n",
      ctl_status,

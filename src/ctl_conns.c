@@ -14,20 +14,19 @@
 #include "src/ctl_redis.h"
 #include "src/ctl_reply.h"
 
-#define TIMEOUT_MS 5000
 #define REVOKE_TTL_MS (INT64_C(30) * 24 * 3600 * 1000)
 
 /* Asks; a refusal is told. */
 static int ask(struct ctl *c, const char *what, const char *word, struct text_buf *reply)
 {
     struct text_buf request = {0};
-    int result = CTL_FAILED;
+    int64_t timeout_ms;
+    if (ctl_time(c, "timeout", CTL_WORKERS_MS, &timeout_ms) != 0)
+        return CTL_USAGE;
     text_addf(&request, "%s ", what);
     ctl_add_word(&request, word);
-    if (request.failed)
-        ctl_say("out of memory");
-    else
-        result = ctl_ask(c, request.data, TIMEOUT_MS, reply);
+    int error = ctl_ask_workers(c, &request, timeout_ms, reply);
+    int result = error == -ETIMEDOUT ? CTL_TIMED_OUT : error ? CTL_FAILED : CTL_DONE;
     text_buf_free(&request);
     if (result == CTL_DONE && !ctl_is_true(ctl_reply_span(reply), "ok")) {
         ctl_say_error(c->command->name, ctl_reply_span(reply));
@@ -36,13 +35,23 @@ static int ask(struct ctl *c, const char *what, const char *word, struct text_bu
     return result;
 }
 
+static void add_silent(void *data, struct text_span slot)
+{
+    text_addf(data, " %.*s", (int)slot.len, slot.ptr);
+}
+
 /* Did every worker of the instance answer? If not, it is told. */
 static bool is_complete(struct text_span reply)
 {
     struct text_span workers = ctl_object_of(reply, "workers");
     if (ctl_number_of(workers, "answered") >= ctl_number_of(workers, "asked"))
         return true;
-    ctl_say("not every worker answered in time");
+    struct text_buf slots = {0};
+    struct text_span silent;
+    if (json_find(workers, "silent", &silent))
+        json_scan_array(silent.ptr, silent.len, add_silent, &slots);
+    ctl_say("not every worker answered in time: slot%s", slots.data ? slots.data : "s unknown");
+    text_buf_free(&slots);
     return false;
 }
 
@@ -247,7 +256,42 @@ int ctl_show(struct ctl *c)
 
 /* ---- kick ---- */
 
-static bool have_others_answered(struct text_span reply)
+/* Who listens and has not answered at all, one instance a line. Told as far as Redis says it: every
+ * worker listens on a channel that has its instance's name. */
+struct naming {
+    struct text_span reply;
+    char instance[64];      /* looked for among those that answered; empty: found */
+    struct text_buf told;   /* several of its workers listen */
+};
+
+static void compare_instance(void *data, struct text_span instance)
+{
+    struct naming *n = data;
+    char id[64];
+    if (!strcmp(ctl_text_of(instance, "instance", id, sizeof(id)), n->instance))
+        n->instance[0] = '\0';
+}
+
+static void name_silent(void *data, struct text_span channel)
+{
+    struct naming *n = data;
+    struct text_span instances;
+    const char *name = channel.ptr + sizeof(INQUIRY_ANSWERS) - 1;
+    const char *colon = memrchr(channel.ptr, ':', channel.len);
+    size_t len = colon > name ? (size_t)(colon - name) : 0;
+    if (!len || len >= sizeof(n->instance))
+        return;
+    memcpy(n->instance, name, len);
+    n->instance[len] = '\0';
+    if (json_find(n->reply, "instances", &instances))
+        json_scan_array(instances.ptr, instances.len, compare_instance, n);
+    if (!n->instance[0] || (n->told.data && strstr(n->told.data, n->instance)))
+        return;
+    text_addf(&n->told, "%s ", n->instance);
+    ctl_say("no answer from instance %s", n->instance);
+}
+
+static bool have_others_answered(const struct ctl *c, struct text_span reply)
 {
     struct text_span others = ctl_object_of(reply, "others");
     long long missing = ctl_number_of(others, "links") - ctl_number_of(others, "answered");
@@ -258,6 +302,11 @@ static bool have_others_answered(struct text_span reply)
     else if (missing > 0)
         ctl_say("%lld worker%s of other instances did not answer in time", missing,
                 missing == 1 ? "" : "s");
+    if (missing > 0) {
+        struct naming n = {.reply = reply};
+        ctl_redis_channels(c, INQUIRY_ANSWERS "*", name_silent, &n);
+        text_buf_free(&n.told);
+    }
     return ctl_is_true(others, "asked") && missing <= 0;
 }
 
@@ -321,7 +370,7 @@ static int close_all(struct ctl *c, const char *request, const char *name, const
     if (result == CTL_DONE) {
         struct text_span answer = ctl_reply_span(&reply);
         bool is_own_whole = is_complete(answer);
-        bool is_whole = have_others_answered(answer) && is_own_whole;
+        bool is_whole = have_others_answered(c, answer) && is_own_whole;
         if (ctl_flag(c, "json"))
             add_closed_json(&out, answer, name, what, is_whole);
         else

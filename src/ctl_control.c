@@ -17,6 +17,7 @@
 #include "src/ctl_reply.h"
 
 #define REPLY_MAX_BYTES (4 * 1024 * 1024)
+#define SERVER_GRACE_MS 2000 /* for the answer to come, after the time that the question has */
 
 static int connect_control(const char *path)
 {
@@ -149,6 +150,17 @@ int ctl_ask(struct ctl *c, const char *request, int64_t default_timeout_ms,
     if (result == 0)
         return CTL_DONE;
     return result == -ETIMEDOUT ? CTL_TIMED_OUT : CTL_FAILED;
+}
+
+int ctl_ask_workers(const struct ctl *c, struct text_buf *request, int64_t timeout_ms,
+                    struct text_buf *reply)
+{
+    text_addf(request, " %lld", (long long)timeout_ms);
+    if (request->failed) {
+        ctl_say("out of memory");
+        return -ENOMEM;
+    }
+    return ctl_control_request(c, request->data, timeout_ms + SERVER_GRACE_MS, false, reply);
 }
 
 void ctl_say_error(const char *request, struct text_span reply)

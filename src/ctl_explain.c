@@ -14,7 +14,6 @@
 #include "src/ctl_reply.h"
 #include "src/ctl_stored.h"
 
-#define TIMEOUT_MS 5000
 
 /* 0 when the server answered, whatever it did; negative errno, told. */
 static int ask_server(struct ctl *c, struct explanation *q, int64_t timeout_ms,
@@ -25,9 +24,7 @@ static int ask_server(struct ctl *c, struct explanation *q, int64_t timeout_ms,
     ctl_add_word(&request, q->user);
     text_addc(&request, ' ');
     ctl_add_word(&request, q->id);
-    int error = request.failed
-                    ? -ENOMEM
-                    : ctl_control_request(c, request.data, timeout_ms, false, reply);
+    int error = ctl_ask_workers(c, &request, timeout_ms, reply);
     text_buf_free(&request);
     if (!error)
         explanation_take(q, ctl_reply_span(reply));
@@ -61,7 +58,7 @@ int ctl_explain(struct ctl *c)
     struct text_buf reply = {0};
     size_t id_len = strlen(q.id);
     int64_t timeout_ms;
-    if (ctl_check_user(q.user) != 0 || ctl_time(c, "timeout", TIMEOUT_MS, &timeout_ms) != 0)
+    if (ctl_check_user(q.user) != 0 || ctl_time(c, "timeout", CTL_WORKERS_MS, &timeout_ms) != 0)
         return CTL_USAGE;
     if (!id_len || id_len > INQUIRY_ID_MAX_BYTES) {
         ctl_say("a message id has 1 to %d bytes", INQUIRY_ID_MAX_BYTES);

@@ -123,3 +123,20 @@ int ctl_redis_set(const struct ctl *c, const char *key, size_t key_len, int64_t 
     redisFree(redis);
     return result;
 }
+
+void ctl_redis_channels(const struct ctl *c, const char *pattern,
+                        void (*fn)(void *data, struct text_span channel), void *data)
+{
+    redisContext *redis = NULL;
+    const char *argv[] = {"PUBSUB", "CHANNELS", pattern};
+    if (ctl_redis_open(c, &redis) != 0)
+        return;
+    redisReply *reply = redisCommandArgv(redis, 3, argv, NULL);
+    if (!reply || reply->type != REDIS_REPLY_ARRAY)
+        ctl_redis_tell(redis, reply, "PUBSUB");
+    for (size_t i = 0; reply && reply->type == REDIS_REPLY_ARRAY && i < reply->elements; i++)
+        if (reply->element[i]->type == REDIS_REPLY_STRING)
+            fn(data, (struct text_span){reply->element[i]->str, (size_t)reply->element[i]->len});
+    freeReplyObject(reply);
+    redisFree(redis);
+}

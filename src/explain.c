@@ -39,6 +39,7 @@ struct question {
     uint32_t brought_by;       /* slot that brought it, but for belfryctl's */
     uint32_t next_ring;        /* rings before it are read */
     uint32_t asked, answered;  /* workers */
+    bool was_asked[COUNTERS_MAX_SLOTS];
     bool has_told[COUNTERS_MAX_SLOTS];
     enum others others;
     int error;                 /* OTHERS_FAILED */
@@ -113,7 +114,15 @@ static void write_head(const struct question *q, struct text_buf *out)
     uint64_t reached = q->links > q->own_links ? q->links - q->own_links : 0;
     text_addf(out, "{\"ok\":true,\"instance_id\":\"%s\",\"trace_size\":%u,\"cut\":%s",
               q->sources[0].instance, q->sources[0].trace_size, q->is_cut ? "true" : "false");
-    text_addf(out, ",\"workers\":{\"asked\":%u,\"answered\":%u}", q->asked, q->answered);
+    text_addf(out, ",\"workers\":{\"asked\":%u,\"answered\":%u,\"silent\":[", q->asked,
+              q->answered);
+    const char *comma = "";
+    for (uint32_t slot = 0; slot < COUNTERS_MAX_SLOTS; slot++)
+        if (q->was_asked[slot] && !q->has_told[slot]) {
+            text_addf(out, "%s%u", comma, slot);
+            comma = ",";
+        }
+    text_adds(out, "]}");
     text_addf(out, ",\"others\":{\"asked\":%s,\"error\":",
               q->others == OTHERS_REACHED ? "true" : "false");
     if (q->others == OTHERS_REACHED)
@@ -275,9 +284,14 @@ static void ask_workers(struct question *q)
         bool asks_others = q->asker != ASKER_FOREIGN && q->q.ask != INQUIRY_SHOW &&
                            q->others == OTHERS_NOT_ASKED && hears_redis(e, slot);
         m.head.flags = asks_others ? INQUIRY_OTHERS : 0;
-        if (supervisor_send(e->shared.supervisor, slot, CONTROL_ASK, &m, inquiry_bytes(0)) < 0)
+        int error = supervisor_send(e->shared.supervisor, slot, CONTROL_ASK, &m, inquiry_bytes(0));
+        /* A link of the master before, from which a worker ends, answers for itself. */
+        if (error != -ESRCH)
+            q->own_links += counters_get(e->shared.counters, slot, CTR_redis_subscriber_up);
+        if (error)
             continue;
         q->asked++;
+        q->was_asked[slot] = true;
         if (asks_others)
             q->others = OTHERS_ASKED;
     }
@@ -292,7 +306,7 @@ static uint32_t count_questions(const struct explain *e, bool is_foreign)
 }
 
 static struct question *question_new(struct explain *e, const struct inquiry *inquiry,
-                                     enum asker asker)
+                                     enum asker asker, int64_t within_ms)
 {
     struct question *q = calloc(1, sizeof(*q));
     if (!q)
@@ -300,7 +314,6 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
     q->owner = e;
     q->q = *inquiry;
     q->asker = asker;
-    q->own_links = counters_sum(e->shared.counters, CTR_redis_subscriber_up);
     /* Not to be guessed, so that a late answer to another question is told apart. */
     if (getrandom(&q->number, sizeof(q->number), GRND_NONBLOCK) < 0)
         q->number = (uint64_t)(ev_now(e->shared.loop) * 1e6);
@@ -309,7 +322,7 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
         q->next_ring = e->shared.counters->head->slots;
     q->next = e->questions;
     e->questions = q;
-    ev_timer_init(&q->limit, on_limit, EXPLAIN_LIMIT_S, 0.0);
+    ev_timer_init(&q->limit, on_limit, (double)within_ms / 1e3, 0.0);
     ev_timer_init(&q->step, on_step, 0.0, 0.0);
     q->limit.data = q->step.data = q;
     ev_timer_start(e->shared.loop, &q->limit);
@@ -318,14 +331,18 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
 }
 
 int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
-                struct text_span id)
+                struct text_span id, int64_t within_ms)
 {
     struct inquiry inquiry = {.ask = ask};
     if (inquiry_set(&inquiry, user.ptr, user.len, id.ptr, id.len) < 0)
         return -EINVAL;
     if (count_questions(e, false) >= EXPLAIN_OWN)
         return -EBUSY;
-    struct question *q = question_new(e, &inquiry, ASKER_CONTROL);
+    if (within_ms <= 0)
+        within_ms = EXPLAIN_LIMIT_MS;
+    struct question *q =
+        question_new(e, &inquiry, ASKER_CONTROL,
+                     within_ms < EXPLAIN_LIMIT_MAX_MS ? within_ms : EXPLAIN_LIMIT_MAX_MS);
     if (!q)
         return -ENOMEM;
     q->ticket = ticket;
@@ -339,7 +356,7 @@ static void on_asked(struct explain *e, uint32_t slot, const struct inquiry *inq
         log_warning("inquiry-refused", "asker", inquiry->instance, "limit", "at once");
         return;
     }
-    struct question *q = question_new(e, inquiry, ASKER_FOREIGN);
+    struct question *q = question_new(e, inquiry, ASKER_FOREIGN, EXPLAIN_FOREIGN_LIMIT_MS);
     if (!q)
         return;
     q->brought_by = slot;
@@ -356,7 +373,7 @@ static void on_inquire(struct explain *e, uint32_t slot, const struct inquiry *a
                             strlen(asked->id));
     if (!error && count_questions(e, false) >= EXPLAIN_OWN)
         error = -EBUSY;
-    if (!error && !(q = question_new(e, &inquiry, ASKER_WORKER)))
+    if (!error && !(q = question_new(e, &inquiry, ASKER_WORKER, EXPLAIN_LIMIT_MS)))
         error = -ENOMEM;
     if (error) {
         tell_worker(e, slot, asked->number, -1, error);

@@ -5,7 +5,7 @@
  * Master only; never blocks. Every worker is asked, for its part of the answer or to close the
  * user's connections; one of them asks the other instances over Redis (not for `show`). To explain
  * a message the rings of all workers' traces are read from shared memory, too, one ring in a turn.
- * The answer is given when all have answered, or after EXPLAIN_LIMIT_S. Questions of other
+ * The answer is given when all have answered, or after a time limit. Questions of other
  * instances are answered the same way, except that nobody else is asked. Only collects: what it all
  * means is told by whoever asked (shared/explanation.h).
  *
@@ -32,7 +32,9 @@
 #include "shared/trace.h"
 #include "src/supervisor.h"
 
-#define EXPLAIN_LIMIT_S 1.0
+#define EXPLAIN_LIMIT_MS 3000         /* where the asker does not say */
+#define EXPLAIN_LIMIT_MAX_MS 60000
+#define EXPLAIN_FOREIGN_LIMIT_MS 2000 /* less: a part of an answer is to come in time */
 #define EXPLAIN_OWN 8       /* questions of belfryctl and the operator's page at a time */
 #define EXPLAIN_FOREIGN 4   /* questions of other instances */
 #define EXPLAIN_RECORDS 4000
@@ -58,10 +60,10 @@ struct explain *explain_new(const struct explain_shared *shared);
 /* Questions under way are forgotten. Accepts NULL. */
 void explain_free(struct explain *e);
 
-/* on_answer follows with the ticket, never from within. 0, -EINVAL (see inquiry_set),
- * -EBUSY (EXPLAIN_OWN are under way) or -ENOMEM. */
+/* on_answer follows with the ticket, within within_ms (0: EXPLAIN_LIMIT_MS), never from within. 0,
+ * -EINVAL (see inquiry_set), -EBUSY (EXPLAIN_OWN are under way) or -ENOMEM. */
 int explain_ask(struct explain *e, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
-                struct text_span id);
+                struct text_span id, int64_t within_ms);
 /* CONTROL_TOLD, CONTROL_ASKED or CONTROL_INQUIRE of a worker. */
 void explain_on_message(struct explain *e, uint32_t slot, enum control_type type, const void *body,
                         size_t len);

@@ -54,14 +54,11 @@ static int take(struct master *m, struct generation *g, struct text_span text, c
     return 0;
 }
 
-static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+static void look(struct master *m, struct generation *g)
 {
-    struct master *m = timer->data;
-    struct generation *g = m->current;
     struct text_span text;
     char why[512];
-    (void)loop, (void)events;
-    if (!g || !g->token_keys || !*g->opt->jwt_jwks_file || m->state != INSTANCE_RUNNING)
+    if (!g->token_keys || !*g->opt->jwt_jwks_file)
         return;
     struct keywatch_stamp now = keywatch_look(g->opt->jwt_jwks_file);
     if (!memcmp(&now, &g->jwks_stamp, sizeof(now)))
@@ -79,6 +76,20 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     log_notice("jwks-loaded", "path", g->opt->jwt_jwks_file, "keys",
                LOG_INT(token_keys_jwks_count(g->token_keys)));
     token_keys_notes(g->token_keys, tell, NULL);
+}
+
+/* Workers that end serve the connections that could not be handed over, for as long as drain-time
+ * is: their tokens are renewed, too. */
+static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    struct master *m = timer->data;
+    (void)loop, (void)events;
+    if (m->state != INSTANCE_RUNNING && m->state != INSTANCE_DRAINING)
+        return;
+    if (m->current)
+        look(m, m->current);
+    for (struct generation *g = m->retired; g; g = g->older)
+        look(m, g);
 }
 
 void keywatch_init(struct master *m)

@@ -416,10 +416,10 @@ static void handle_drain(void *data)
 }
 
 static int handle_question(void *data, uint64_t ticket, enum inquiry_ask ask,
-                           struct text_span user, struct text_span id)
+                           struct text_span user, struct text_span id, int64_t within_ms)
 {
     struct master *m = data;
-    return explain_ask(m->explain, ticket, ask, user, id);
+    return explain_ask(m->explain, ticket, ask, user, id, within_ms);
 }
 
 static void on_explained(void *data, uint64_t ticket, const struct text_buf *text)

@@ -682,6 +682,12 @@ void supervisor_send_tickets(struct supervisor *s)
         send_control(&s->slots[i], CONTROL_TICKETS);
 }
 
+void supervisor_send_left(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        send_control(&s->slots[i], CONTROL_LEFT);
+}
+
 void supervisor_send_keys(struct supervisor *s, const struct generation *g)
 {
     for (uint32_t i = 0; i < s->slot_count; i++)

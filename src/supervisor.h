@@ -95,6 +95,8 @@ void supervisor_drain_all(struct supervisor *s, const struct control_drain *how)
 void supervisor_send_log(struct supervisor *s);
 /* Gives every worker the tickets as they are now. */
 void supervisor_send_tickets(struct supervisor *s);
+/* Tells every worker that another master has the instance. */
+void supervisor_send_left(struct supervisor *s);
 /* Gives the generation's new set of keys to its workers, also those that are not ready yet. */
 void supervisor_send_keys(struct supervisor *s, const struct generation *g);
 /* Sends a message to one worker that serves or drains. 0, -ESRCH when there is none, or another

@@ -358,6 +358,7 @@ static void leave(struct master *m, const struct upgrade_ready *ready)
     m->state = INSTANCE_DRAINING;
     snprintf(lines, sizeof(lines), "MAINPID=%ld", (long)u->pid);
     notify_send(lines);
+    supervisor_send_left(m->supervisor);
     give_all(m, ready->workers);
     supervisor_drain(m->supervisor, m->current->number, &how);
     if (u->is_apart)

@@ -4,11 +4,11 @@
  *
  * The token itself was checked before. The id: nothing is known of the user until the hash told it;
  * the connection stays in CONN_AUTH, is not read from, and what it said already is kept. So it is
- * with a token in the place of another, until Redis answered to either question: auth_ok tells that
- * the new one counts. The denylist for a first token: asked at once, on the link that the user's list is asked for on later, so that the
- * answer is there first and costs no time; then again in turns, all connections within
- * denylist-interval, and when somebody tells (inquest.h). Redis away: both are asked for when it is
- * back, before any list is; an open connection goes on meanwhile.
+ * with a token in the place of another, until Redis answered: auth_ok tells that the new one
+ * counts. The denylist, for a first token: asked at once, on the link that the user's list is asked
+ * for on later, so that the answer is there first and costs no time; then again in turns, all
+ * connections within denylist-interval, and when somebody tells (inquest.h). Redis away: both are
+ * asked for when it is back, before any list is; an open connection goes on meanwhile.
  *
  * A connection has an object here only while its user is looked up, or when its token can be
  * revoked. It is gone with the session (conn_release_session). HTTP requests use the two questions

@@ -59,6 +59,7 @@ struct worker {
     int epoll_fd;                  /* the loop's; -1: not known */
     bool is_draining;              /* it will end */
     bool is_replaced;              /* and others go on with what it served */
+    bool is_left;                  /* and these have another master, who knows nothing of it */
 };
 
 /* Milliseconds on the monotonic clock, which no step of the wall clock moves (coarse: clock.h);

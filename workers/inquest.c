@@ -70,6 +70,27 @@ static void tell_master(const struct worker *w, enum control_type type,
         log_debug("inquiry-not-told", "error", log_errno(error));
 }
 
+/* To another instance's question, or to that of the one which this worker is left over from. */
+static void publish_answer(const struct worker *w, const struct inquiry_message *m);
+
+/* Its own part, to who asks. */
+static void tell(const struct worker *w, const struct inquiry *asked, struct inquiry_message *m)
+{
+    struct inquiry *head = &m->head;
+    head->number = asked->number;
+    head->kind = INQUIRY_OWN;
+    head->flags |= INQUIRY_LAST;
+    if (!asked->instance[0]) {
+        tell_master(w, CONTROL_TOLD, m);
+        return;
+    }
+    head->links = 1;
+    head->trace_size = w->start->trace->size;
+    head->asker_slot = asked->asker_slot;
+    memcpy(head->instance, asked->instance, sizeof(head->instance));
+    publish_answer(w, m);
+}
+
 /* ---- the master asks ---- */
 
 static void add_open(const struct worker *w, const struct conn *c, struct inquiry_message *m)
@@ -85,8 +106,7 @@ static void add_open(const struct worker *w, const struct conn *c, struct inquir
 
 static void tell_open(const struct worker *w, const struct inquiry *asked)
 {
-    struct inquiry_message m = {
-        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
+    struct inquiry_message m = {.head = {.flags = 0}};
     struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
     for (struct device *d = u ? u->devices : NULL; d; d = d->next) {
         if (m.head.count == INQUIRY_RECORDS) {
@@ -95,7 +115,7 @@ static void tell_open(const struct worker *w, const struct inquiry *asked)
         }
         add_open(w, d->conn, &m);
     }
-    tell_master(w, CONTROL_TOLD, &m);
+    tell(w, asked, &m);
 }
 
 /* For those that are on their way here. */
@@ -126,8 +146,7 @@ bool inquest_has_kicked(const struct inquest *q, const struct user *u, int64_t o
 static void kick(struct inquest *q, const struct inquiry *asked)
 {
     const struct worker *w = q->w;
-    struct inquiry_message m = {
-        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
+    struct inquiry_message m = {.head = {.flags = 0}};
     struct user *u = hub_find(w->hub, asked->user, strlen(asked->user));
     for (struct device *d = u ? u->devices : NULL; d; d = d->next) {
         if (d->conn->state != CONN_OPEN)
@@ -138,18 +157,17 @@ static void kick(struct inquest *q, const struct inquiry *asked)
     remember(q, asked->user);
     if (m.head.closed)
         log_notice("user-kicked", "user", asked->user, "connections", LOG_INT(m.head.closed));
-    tell_master(w, CONTROL_TOLD, &m);
+    tell(w, asked, &m);
 }
 
 /* Those on their way here are looked up when they come (admission_restore). */
 static void revoke_token(const struct worker *w, const struct inquiry *asked)
 {
-    struct inquiry_message m = {
-        .head = {.number = asked->number, .kind = INQUIRY_OWN, .flags = INQUIRY_LAST}};
+    struct inquiry_message m = {.head = {.flags = 0}};
     m.head.closed = admissions_revoke(w->admissions, asked->id);
     if (m.head.closed)
         log_notice("token-revoked", "connections", LOG_INT(m.head.closed));
-    tell_master(w, CONTROL_TOLD, &m);
+    tell(w, asked, &m);
 }
 
 /* ---- connections as they are ---- */
@@ -250,27 +268,33 @@ static void ask_others(struct worker *w, const struct inquiry *asked)
     tell_published(w, q.number, -ENOTCONN);
 }
 
+static void answer(struct inquest *q, const struct inquiry *asked)
+{
+    switch ((enum inquiry_ask)asked->ask) {
+    case INQUIRY_EXPLAIN:
+        tell_open(q->w, asked);
+        break;
+    case INQUIRY_KICK:
+        kick(q, asked);
+        break;
+    case INQUIRY_REVOKE:
+        revoke_token(q->w, asked);
+        break;
+    case INQUIRY_SHOW:
+        show(q->w, asked);
+        break;
+    case INQUIRY_ASKS:
+        break;
+    }
+}
+
 void inquest_on_ask(struct inquest *q, const void *body, size_t len)
 {
     struct inquiry_message m;
     if (!inquiry_take(body, len, &m))
         return;
-    switch ((enum inquiry_ask)m.head.ask) {
-    case INQUIRY_EXPLAIN:
-        tell_open(q->w, &m.head);
-        break;
-    case INQUIRY_KICK:
-        kick(q, &m.head);
-        break;
-    case INQUIRY_REVOKE:
-        revoke_token(q->w, &m.head);
-        break;
-    case INQUIRY_SHOW:
-        show(q->w, &m.head);
-        break;
-    case INQUIRY_ASKS:
-        break;
-    }
+    m.head.instance[0] = '\0'; /* its master asks, for whomever */
+    answer(q, &m.head);
     if (m.head.flags & INQUIRY_OTHERS)
         ask_others(q->w, &m.head);
 }
@@ -305,19 +329,22 @@ void inquest_on_request(struct inquest *q, const char *payload, size_t len)
 {
     struct inquiry_message m;
     const struct worker *w = q->w;
-    if (!is_ours_to_answer(w))
+    if (!w->is_left && !is_ours_to_answer(w))
         return;
     if (inquiry_read_request(payload, len, &m.head) < 0) {
         log_warning("inquiry-invalid", "channel", INQUIRY_CHANNEL, "bytes", LOG_INT(len));
         return;
     }
-    if (!strcmp(m.head.instance, w->start->instance_id))
+    if (!w->is_left && !strcmp(m.head.instance, w->start->instance_id))
         return;
     if (!is_within_rate(q)) {
         log_warning("inquiry-refused", "asker", m.head.instance, "limit", "rate");
         return;
     }
-    tell_master(w, CONTROL_ASKED, &m);
+    if (w->is_left)
+        answer(q, &m.head);
+    else
+        tell_master(w, CONTROL_ASKED, &m);
 }
 
 static void ignore(void *data, int error, int64_t value)
@@ -325,19 +352,23 @@ static void ignore(void *data, int error, int64_t value)
     (void)data, (void)error, (void)value;
 }
 
+static void publish_answer(const struct worker *w, const struct inquiry_message *m)
+{
+    char channel[CHANNEL_BYTES];
+    struct text_buf text = {0};
+    snprintf(channel, sizeof(channel), INQUIRY_ANSWERS "%s:%u", m->head.instance,
+             m->head.asker_slot);
+    inquiry_write_answer(&text, m, w->start->instance_id);
+    if (!text.failed)
+        store_publish(w->store, channel, (struct text_span){text.data, text.len}, ignore, NULL);
+    text_buf_free(&text);
+}
+
 void inquest_on_tell(struct inquest *q, const void *body, size_t len)
 {
     struct inquiry_message m;
-    char channel[CHANNEL_BYTES];
-    struct text_buf text = {0};
-    if (!inquiry_take(body, len, &m))
-        return;
-    snprintf(channel, sizeof(channel), INQUIRY_ANSWERS "%s:%u", m.head.instance,
-             m.head.asker_slot);
-    inquiry_write_answer(&text, &m, q->w->start->instance_id);
-    if (!text.failed)
-        store_publish(q->w->store, channel, (struct text_span){text.data, text.len}, ignore, NULL);
-    text_buf_free(&text);
+    if (inquiry_take(body, len, &m))
+        publish_answer(q->w, &m);
 }
 
 /* ---- another instance answers ---- */
@@ -349,8 +380,7 @@ void inquest_on_answer(struct inquest *q, const char *payload, size_t len)
         log_warning("inquiry-answer-invalid", "bytes", LOG_INT(len));
         return;
     }
-    if (strcmp(m.head.instance, q->w->start->instance_id) != 0)
-        tell_master(q->w, CONTROL_TOLD, &m);
+    tell_master(q->w, CONTROL_TOLD, &m);
 }
 
 /* ---- an operator asks over HTTP ---- */

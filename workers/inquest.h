@@ -3,10 +3,10 @@
  * happened to a message, close a user's connections, what state is a connection in.
  *
  * Between its master, which asks and composes, and Redis, over which instances ask each other: the
- * questions come on INQUIRY_CHANNEL, which every worker hears and of each instance one answers; the
- * answers to one worker come on a channel of its own. What comes over Redis is checked here and
- * handed on in fixed layouts. Questions of others are limited: more than INQUEST_RATE a second are
- * not answered.
+ * questions come on INQUIRY_CHANNEL, which every worker hears and of each instance one answers, and
+ * whoever is left over from before an upgrade, for itself, also to its own instance; the answers to
+ * one worker come on a channel of its own. What comes over Redis is checked here and handed on in
+ * fixed layouts. Questions of others are limited: more than INQUEST_RATE a second are not answered.
  */
 #ifndef BELFRY_WORKERS_INQUEST_H
 #define BELFRY_WORKERS_INQUEST_H

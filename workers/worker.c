@@ -416,6 +416,9 @@ static void on_message(struct life *life, struct ipc_message *m)
     case CONTROL_LOG:
         set_log(m);
         break;
+    case CONTROL_LEFT:
+        life->worker.is_left = true;
+        break;
     case CONTROL_TICKETS:
         set_tickets(life, m);
         break;

@@ -155,6 +155,29 @@ async def test_workers_that_come_later_have_the_new_set_and_a_reload_reads_it(
     assert await accepted(server, signed(user, OTHER[1:], "HS256", "b")) == user
 
 
+@pytest.mark.parametrize("how", ["reload", "upgrade"])
+async def test_workers_that_end_are_given_the_new_set(make_server, user, tmp_path, how):
+    # TLS connections stay with them for as long as drain-time is, and renew their tokens.
+    path = tmp_path / "set"
+    certificate, key = harness.make_certificate(str(tmp_path))
+    server = make_server(workers="1", jwt_jwks_file=write_set(path, jwk(OTHER, kid="old")),
+                         tls_certificate=certificate, tls_key=key, drain_time="1h", healthy=False)
+    tls = harness.trusting(certificate)
+    old, new = signed(user, OTHER, "HS256", "old"), signed(user, OTHER[1:], "HS256", "new")
+    async with await Client.attach(server, token_text=old, tls=tls) as c:
+        mark = server.mark()
+        if how == "upgrade":
+            server.upgrade()
+        else:
+            server.signal(signal.SIGHUP)
+            server.wait_log("worker-draining", after=mark)
+        mark = server.mark()
+        write_set(path, jwk(OTHER[1:], kid="new"))
+        harness.eventually(lambda: sum("jwks-taken" in line for line in server.lines[mark:]) == 2,
+                           "both workers have it")
+        assert (await c.command("auth", {"token": new}))["type"] == "auth_ok"
+
+
 async def test_belfryctl_signs_with_an_oct_key(make_server, user, tmp_path, keys):
     path = write_set(tmp_path / "set", jwk(keys["RS256"], kid="r"),
                      jwk(OTHER, kid="o", alg="HS512"))

@@ -131,10 +131,33 @@ async def test_an_instance_that_does_not_answer_is_told(make_redis, make_server,
     client = await Client.attach(server, user)
     other.signal(signal.SIGSTOP)  # its master: the workers hear, and nobody tells them what to do
     try:
-        answer = await actl(server, "kick", user, expect=FAILED)
+        answer = await actl(server, "kick", user, "--timeout=500ms", expect=FAILED)
     finally:
         other.signal(signal.SIGCONT)
     assert "2 workers of other instances did not answer in time" in answer.err
+    assert answer.err.count("no answer from instance") == 1
+    assert "no answer from instance " + other.status()["instance_id"] in answer.err
+    assert await client.closed() == KICKED
+
+
+async def test_a_worker_that_does_not_answer_is_told(make_server, user):
+    server = make_server(workers="2")
+    client = await Client.attach(server, user)
+    slow = next(w for w in server.status()["workers"] if w["pid"] != worker_of(client))
+    os.kill(slow["pid"], signal.SIGSTOP)
+    try:
+        for words in (["kick", user], ["show", "--user", unique()]):
+            answer = await actl(server, *words, "--timeout=300ms", expect=FAILED)
+            assert "not every worker answered in time: slot %d" % slow["slot"] in answer.err
+        told = (await actl(server, "explain", user, "m", "--timeout=300ms", expect=FAILED)).out
+        waiting = asyncio.ensure_future(actl(server, "kick", user, "--timeout=60s"))
+        while server.ask("kick %s 100" % user)["workers"]["answered"] != 1:
+            pass
+        assert not waiting.done()
+    finally:
+        os.kill(slow["pid"], signal.SIGCONT)
+    assert "not every worker answered in time" in told
+    assert "0 connections" in (await waiting).out
     assert await client.closed() == KICKED
 
 

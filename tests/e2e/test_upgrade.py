@@ -553,6 +553,33 @@ async def test_tls_connections_are_closed_and_come_back(upgradable, user, tmp_pa
     assert server.child.wait(harness.TIMEOUT) == 0
 
 
+async def test_kick_and_revoke_reach_who_stayed_behind(upgradable, user, tmp_path):
+    # TLS connections end with the workers of the master before, which the new one does not know.
+    certificate, key = harness.make_certificate(str(tmp_path))
+    server = upgradable.start(tls_certificate=certificate, tls_key=key, drain_time="1h",
+                              healthy=False, workers="2")
+    tls = harness.trusting(certificate)
+    clients = [await Client.attach(server, user, tls=tls) for _ in range(6)]
+    jti = unique("jti")
+    revocable = await Client.attach(server, token_text=harness.token(unique(), jti=jti), tls=tls)
+    server.upgrade()
+    clients += [await Client.attach(server, user, tls=tls) for _ in range(2)]
+
+    def ctl(*words):
+        done = subprocess.run([harness.BELFRYCTL, "--config", server.config, *words],
+                              capture_output=True, text=True, check=False,
+                              timeout=harness.TIMEOUT)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    assert ctl("revoke", jti).startswith("1 connection of %s closed\n" % jti)
+    assert await revocable.closed() == (4003, "token revoked")
+    assert ctl("kick", user).startswith("8 connections of %s closed\n" % user)
+    for c in clients:
+        assert (await c.closed())[0] == 4003
+    assert ctl("kick", user).startswith("0 connections")
+
+
 def test_usr2_during_a_reload_comes_after_it(upgradable):
     server = upgradable.start()
     put(upgradable.path, other_version())
