@@ -10,7 +10,7 @@
  * means is told by whoever asked (shared/explanation.h).
  *
  * Answer to all: {"ok":true, "instance_id", "trace_size": records in a ring (0: off), "cut": bool,
- *   "workers": {"asked": n, "answered": n},
+ *   "workers": {"asked": n, "answered": n, "silent": [slots]},
  *   "others": {"asked": bool, "error": TEXT or null, "links": n (workers of other instances that
  *     the question reached), "answered": n (of these)}, and
  *   explain, kick: "instances": [{"instance", "trace_size", "closed"}],
