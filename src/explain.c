@@ -356,7 +356,7 @@ static void on_asked(struct explain *e, uint32_t slot, const struct inquiry *inq
         log_warning("inquiry-refused", "asker", inquiry->instance, "limit", "at once");
         return;
     }
-    struct question *q = question_new(e, inquiry, ASKER_FOREIGN, EXPLAIN_FOREIGN_LIMIT_MS);
+    struct question *q = question_new(e, inquiry, ASKER_FOREIGN, EXPLAIN_RELAYED_LIMIT_MS);
     if (!q)
         return;
     q->brought_by = slot;
@@ -373,7 +373,7 @@ static void on_inquire(struct explain *e, uint32_t slot, const struct inquiry *a
                             strlen(asked->id));
     if (!error && count_questions(e, false) >= EXPLAIN_OWN)
         error = -EBUSY;
-    if (!error && !(q = question_new(e, &inquiry, ASKER_WORKER, EXPLAIN_LIMIT_MS)))
+    if (!error && !(q = question_new(e, &inquiry, ASKER_WORKER, EXPLAIN_RELAYED_LIMIT_MS)))
         error = -ENOMEM;
     if (error) {
         tell_worker(e, slot, asked->number, -1, error);

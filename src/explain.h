@@ -34,7 +34,7 @@
 
 #define EXPLAIN_LIMIT_MS 3000         /* where the asker does not say */
 #define EXPLAIN_LIMIT_MAX_MS 60000
-#define EXPLAIN_FOREIGN_LIMIT_MS 2000 /* less: a part of an answer is to come in time */
+#define EXPLAIN_RELAYED_LIMIT_MS 2000 /* a worker asks for somebody: a part is to come in time */
 #define EXPLAIN_OWN 8       /* questions of belfryctl and the operator's page at a time */
 #define EXPLAIN_FOREIGN 4   /* questions of other instances */
 #define EXPLAIN_RECORDS 4000

@@ -268,7 +268,7 @@ static void ask_others(struct worker *w, const struct inquiry *asked)
     tell_published(w, q.number, -ENOTCONN);
 }
 
-static void answer(struct inquest *q, const struct inquiry *asked)
+static void answer_asked(struct inquest *q, const struct inquiry *asked)
 {
     switch ((enum inquiry_ask)asked->ask) {
     case INQUIRY_EXPLAIN:
@@ -294,7 +294,7 @@ void inquest_on_ask(struct inquest *q, const void *body, size_t len)
     if (!inquiry_take(body, len, &m))
         return;
     m.head.instance[0] = '\0'; /* its master asks, for whomever */
-    answer(q, &m.head);
+    answer_asked(q, &m.head);
     if (m.head.flags & INQUIRY_OTHERS)
         ask_others(q->w, &m.head);
 }
@@ -342,7 +342,7 @@ void inquest_on_request(struct inquest *q, const char *payload, size_t len)
         return;
     }
     if (w->is_left)
-        answer(q, &m.head);
+        answer_asked(q, &m.head);
     else
         tell_master(w, CONTROL_ASKED, &m);
 }

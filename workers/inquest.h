@@ -20,7 +20,7 @@
 #define INQUEST_RATE 50
 #define INQUEST_ROWS 100 /* connections that one worker shows */
 #define INQUEST_KICKS 64 /* that are remembered; of more, the last */
-#define INQUEST_WAIT_S 3.0 /* for the master, which gives the workers one */
+#define INQUEST_WAIT_S 3.0 /* for the master, which gives the workers two */
 #define INQUEST_ANSWER_MAX_BYTES (UINT32_C(16) << 20)
 
 struct inquest;
