@@ -1,7 +1,7 @@
 /*
  * fuzz_commands.c - what a client may say (workers/commands.c), without the rest of a connection:
- * what it asks of others is noted here and answered at once. The input is one or more messages, a
- * NUL between them.
+ * what it asks of others is noted here and answered at once, or when all has been said. The input
+ * is one byte of flags and one or more messages, a NUL between them.
  *
  * Holds: a message gets at most one reply, JSON but for "pong", not much longer than what was said;
  * what goes to Redis is bounded; nothing is closed but for authentication.
@@ -20,13 +20,17 @@
 #include "workers/store.h"
 
 #define REPLY_EXTRA_BYTES 4096 /* beyond what was said, with all of it escaped */
-#define MESSAGES_MAX 8
+#define MESSAGES_MAX 24
+#define CALLS_MAX (4 * MESSAGES_MAX)
 
 static unsigned replies, closes;
 static size_t said_bytes;
-static store_done_fn *store_fn;
-static void *store_data;
-static bool is_redis_up;
+static struct {
+    store_done_fn *fn;
+    void *data;
+} calls[CALLS_MAX];
+static unsigned first_call, call_end;
+static bool is_redis_up, is_redis_slow;
 static struct worker worker;
 static struct counters counters;
 static struct usertable *users;
@@ -102,8 +106,9 @@ static struct store_call *call(store_done_fn *fn, void *data)
 {
     if (!is_redis_up)
         return NULL;
-    store_fn = fn;
-    store_data = data;
+    FUZZ_CHECK(call_end < CALLS_MAX);
+    calls[call_end].fn = fn;
+    calls[call_end++].data = data;
     return (struct store_call *)(void *)&worker;
 }
 
@@ -135,12 +140,13 @@ struct store_call *store_set_acked(struct store *s, const char *user_id, struct 
 enum token_result token_verify(const struct token_keys *k, const char *token, size_t len,
                                int64_t now_ms, struct token_claims *out)
 {
-    (void)k, (void)now_ms;
+    (void)k;
     fuzz_touch((struct text_span){token, len});
     FUZZ_CHECK(len <= TOKEN_MAX_BYTES);
     if (len != 4 || memcmp(token, "good", 4) != 0)
         return TOKEN_SIGNATURE;
     *out = (struct token_claims){.user_id = "u1", .user_id_len = 2};
+    out->expires_at_ms = is_redis_up ? now_ms + 60000 : 0;
     return TOKEN_OK;
 }
 
@@ -172,6 +178,16 @@ static void begin_process(void)
     memcpy(user->id, "u1", 3);
 }
 
+/* Answers may bring new questions. */
+static void answer_all(int error)
+{
+    while (first_call < call_end) {
+        unsigned at = first_call++;
+        said_bytes = 65536;
+        calls[at].fn(calls[at].data, error, 1);
+    }
+}
+
 static void say(struct text_span text)
 {
     char *copy = fuzz_copy(text);
@@ -179,12 +195,9 @@ static void say(struct text_span text)
     said_bytes = text.len;
     commands_on_message(&conn, copy, text.len);
     free(copy);
-    if (store_fn) {
-        store_done_fn *fn = store_fn;
-        FUZZ_CHECK(replies == 0);
-        store_fn = NULL;
-        fn(store_data, text.len & 1 ? -EIO : 0, 1);
-    }
+    FUZZ_CHECK(replies == 0 || first_call == call_end || is_redis_slow);
+    if (!is_redis_slow)
+        answer_all(text.len & 1 ? -EIO : 0);
     FUZZ_CHECK(replies + closes <= 2);
 }
 
@@ -195,6 +208,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         begin_process();
     unsigned flags = fuzz_u8(&in);
     is_redis_up = flags & 1;
+    is_redis_slow = flags & 8;
+    first_call = call_end = 0;
     worker.style.lower_case = flags & 2;
     conn = (struct conn){.worker = &worker, .serial = 5};
     conn.state = flags & 4 ? CONN_AUTH : CONN_OPEN;
@@ -209,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (conn.state == CONN_OPEN)
             conn.device.user = user;
     }
+    answer_all(flags & 16 ? -EIO : 0);
     filter_free(conn.device.filter);
     return 0;
 }

@@ -196,7 +196,7 @@ static struct store_call *make_call(unsigned kind, void *data)
 {
     const struct text_span ids[] = {text_span_of("1"), text_span_of("2")};
     struct store *s = worker.store;
-    switch (kind % 8) {
+    switch (kind % 10) {
     case 0:
         return store_read_user(s, "u0", on_user, data);
     case 1:
@@ -211,6 +211,10 @@ static struct store_call *make_call(unsigned kind, void *data)
         return store_info(s, on_text, data);
     case 6:
         return store_probe(s, "c", text_span_of("x"), 1000, on_done, data);
+    case 7:
+        return store_exists(s, ids, 2, on_done, data);
+    case 8:
+        return store_hget(s, "users", ids[0], on_text, data);
     default:
         return store_trim_read(s, "u0", ids, 2, on_done, data);
     }

@@ -122,16 +122,35 @@ static void check_escaped(struct text_span s)
     text_buf_free(&out);
 }
 
+static void check_jti_template(const char *text)
+{
+    struct text_buf name = {0};
+    const char *at = strstr(text, "{jti}");
+    if (!keys_is_jti_template(text))
+        return;
+    keys_expand_jti(&name, text, "{jti}", 5);
+    FUZZ_CHECK(at && !strcmp(name.data, text));
+    text_buf_free(&name);
+}
+
 /* The text as a template. */
 static void check_template(const char *text)
 {
     struct keys k;
     struct text_buf name = {0};
     struct text_span id;
-    if (keys_init(&k, text, "b", text, text) != 0)
+    keys_expand(&name, text, "", 0); /* none, or several places: as it is, or the first */
+    FUZZ_CHECK(name.len + 9 >= strlen(text));
+    keys_match(text, fuzz_span(&name), &id);
+    text_buf_reset(&name);
+    if (keys_init(&k, text, "b", text, text) != 0) {
+        text_buf_free(&name);
         return;
+    }
     keys_expand(&name, k.user_channel, "u", 1);
     FUZZ_CHECK(keys_match(k.user_channel, fuzz_span(&name), &id) && id.len == 1);
+    FUZZ_CHECK(keys_is_template(k.read_marks) && keys_is_template(k.acked));
+    FUZZ_CHECK(strlen(k.acked) == strlen(text) + 6);
     text_buf_free(&name);
     keys_fini(&k);
 }
@@ -189,6 +208,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_escaped(s);
     check_keys(s);
     check_template(text);
+    check_jti_template(text);
     check_filter(text);
     free(text);
     free(copy);

@@ -65,7 +65,44 @@ static void send_all(int link, struct fuzz_input *in)
     ipc_send(link, UPGRADE_SENT, NULL, 0, -1);
 }
 
-/* As inherit_map does, but whatever the layout's number says: that is a hash of this program. */
+/* All segments as the new master takes them; the layout's number is a hash of this program, which
+ * no input could guess. False: they were not taken. */
+static bool map_all(struct master *m)
+{
+    struct options opt = {0};
+    struct generation g = {.opt = &opt, .workers = 1};
+    struct inherit *in = &m->inherit;
+    in->start.layout = upgrade_layout();
+    in->start.trace_size = trace_rounded(in->start.trace_size % TRACE_MAX_RECORDS);
+    opt.trace_size = in->start.trace_size;
+    m->current = &g;
+    bool is_taken = inherit_map(m);
+    m->current = NULL;
+    if (!is_taken)
+        return false;
+    FUZZ_CHECK(m->counters.head->slots > 0 && m->counters.head->slots <= COUNTERS_MAX_SLOTS);
+    usertable_users(m->users);
+    usertable_users(m->addresses);
+    trace_destroy(&m->trace);
+    counters_destroy(&m->counters);
+    usertable_free(m->users);
+    usertable_free(m->addresses);
+    return true;
+}
+
+static void take_control(struct master *m)
+{
+    static const struct control_handlers handlers; /* nobody asks anything */
+    const char *path = m->inherit.control.path;
+    bool has_socket = m->inherit.control_fd >= 0;
+    FUZZ_CHECK(!inherit_control(m, "/another", &handlers) || !strcmp(path, "/another"));
+    FUZZ_CHECK(m->control || inherit_control(m, path, &handlers) == has_socket);
+    control_leave(m->control, true);
+    control_free(m->control);
+    m->control = NULL;
+}
+
+/* Each by itself, whatever became of the others. */
 static void adopt(struct master *m)
 {
     struct inherit *in = &m->inherit;
@@ -144,7 +181,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     close(pair[1]); /* ends what was never SENT */
     if (inherit_receive(m, pair[0], why, sizeof(why)) == 0) {
         check_taken(m);
-        adopt(m);
+        take_control(m);
+        if (m->inherit.segments[SEGMENT_ADDRESSES] < 0 || !map_all(m))
+            adopt(m);
     } else {
         FUZZ_CHECK(*why);
     }

@@ -2,8 +2,9 @@
  * fuzz_wsclient.c - what a server says to belfryctl (src/wsclient.c). The input is the head of its
  * answer and what follows, as it comes over the socket.
  *
- * Holds: a head is read as the same whole and in pieces, and is never longer than the limit; the
- * same messages and the same end whether the bytes came with the head or after it.
+ * Holds: a head is read as the same whole and in pieces, and is never longer than the limit; an
+ * upgrade is taken only with the right accept value, and a refusal told in words; the same messages
+ * and the same end whether the bytes came with the head or after it.
  */
 #include "config.h"
 
@@ -12,6 +13,8 @@
 #include "tests/fuzz/fuzz.h"
 
 #define MESSAGES_MAX 200
+#define KEY "dGhlIHNhbXBsZSBub25jZQ==" /* RFC 6455, section 1.3, with its accept value */
+#define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 static void check_response(const uint8_t *data, size_t size)
 {
@@ -30,6 +33,29 @@ static void check_response(const uint8_t *data, size_t size)
     }
     if (result == 1 && whole.head_bytes < 600)
         FUZZ_CHECK(so_far == 1 && !memcmp(&whole, &part, sizeof(whole)));
+}
+
+/* What becomes of the upgrade. */
+static void check_answer(const uint8_t *data, size_t size)
+{
+    const struct wsclient_config config = {.subprotocol = "belfry"};
+    struct wsclient c = {0};
+    char why[300] = "";
+    int fds[2];
+    FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    if (size)
+        (void)!send(fds[1], data, size, MSG_NOSIGNAL);
+    shutdown(fds[1], SHUT_WR);
+    c.fd = fds[0];
+    int result = read_response(&c, &config, KEY, clock_mono_ms() + 1000, why, sizeof(why));
+    FUZZ_CHECK(result == 0 || result == -ECONNRESET || *why);
+    if (result == 0) {
+        FUZZ_CHECK(memmem(data, size, ACCEPT, strlen(ACCEPT)));
+        FUZZ_CHECK(c.early_taken <= c.early.len);
+    }
+    text_buf_free(&c.early);
+    close(fds[0]);
+    close(fds[1]);
 }
 
 /* A client behind its upgrade: early bytes that came with the head, the rest over the socket. */
@@ -66,6 +92,7 @@ static struct text_buf hear(struct text_span early, struct text_span late)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     check_response(data, size);
+    check_answer(data, size);
     const char *head = memmem(data, size, "\r\n\r\n", 4);
     struct text_span frames = {(const char *)data, size};
     if (head) {

@@ -3,14 +3,17 @@
 fuzz_targets = \
     tests/fuzz/fuzz_commands \
     tests/fuzz/fuzz_conn \
+    tests/fuzz/fuzz_control \
     tests/fuzz/fuzz_deflate \
     tests/fuzz/fuzz_handover \
     tests/fuzz/fuzz_http \
+    tests/fuzz/fuzz_jwks \
     tests/fuzz/fuzz_message \
     tests/fuzz/fuzz_options \
     tests/fuzz/fuzz_proxyhead \
     tests/fuzz/fuzz_push \
     tests/fuzz/fuzz_redis \
+    tests/fuzz/fuzz_reply \
     tests/fuzz/fuzz_text \
     tests/fuzz/fuzz_token \
     tests/fuzz/fuzz_upgrade \
@@ -26,6 +29,7 @@ tests_fuzz_fuzz_conn_SOURCES = \
     tests/fuzz/worker.c \
     tests/fuzz/worker.h
 tests_fuzz_fuzz_conn_LDADD = $(fuzz_libs)
+tests_fuzz_fuzz_control_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_deflate_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_handover_SOURCES = \
     tests/fuzz/fuzz_handover.c \
@@ -33,11 +37,14 @@ tests_fuzz_fuzz_handover_SOURCES = \
     tests/fuzz/worker.h
 tests_fuzz_fuzz_handover_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_http_LDADD = $(fuzz_libs)
+tests_fuzz_fuzz_jwks_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
+tests_fuzz_fuzz_jwks_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_message_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_options_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_proxyhead_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_push_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_redis_LDADD = $(fuzz_libs)
+tests_fuzz_fuzz_reply_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_text_LDADD = $(fuzz_libs)
 tests_fuzz_fuzz_token_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 tests_fuzz_fuzz_token_LDADD = $(fuzz_libs)

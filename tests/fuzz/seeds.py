@@ -323,6 +323,85 @@ def conn():
     ) + step("store", 0, '{"id":"1","type":"N","payload":{"x":"%s"}}' % ("ab" * 100)) * 3 + step(
         "broadcast", 0, '{"id":"2","type":"N","payload":{"x":"%s"}}' % ("cd" * 100)
     )
+    revocable = token({"sub": "u", "jti": "j"})
+    open_revocable = step("send", 0, f"GET /ws?token={revocable} HTTP/1.1\r\n" + UPGRADE + "\r\n")
+    yield b"\0" + open_revocable + step("publish", 0, event % 1)
+    for answer in (":0\r\n", ":1\r\n", "-LOADING x\r\n", "$1\r\n1\r\n"):
+        yield b"\0" + step("redis", 0) + open_revocable + step("answer", 0, answer) + step("read")
+    yield b"\xc0" + open_ws + step("say", 0, "ping")
+    for answer in ("$1\r\nv\r\n", "$-1\r\n", "$0\r\n\r\n", ":1\r\n", "$2\r\n\xff\n\r\n", "*0\r\n"):
+        yield b"\xc0" + step("redis", 0) + open_revocable + step("say", 0, "ping") + step(
+            "answer", 0, ":0\r\n"
+        ) + step("answer", 0, answer) + step("redis", 5) + step("read")
+    yield b"\xc0" + step("redis", 10) + open_revocable + step("say", 0, "ping") + step("redis", 15)
+    good, bad = "Origin: https://ok.example\r\n", "Origin: https://bad.example\r\n"
+    for origin in (good, bad, "", "Origin: null\r\n"):
+        request = f"GET /ws?token={user} HTTP/1.1\r\n" + origin + UPGRADE + "\r\n"
+        yield b"\x08" + step("send", 0, request)
+    for offer in (f"belfry.v1, bearer.{user}", f"x, bearer.{user}", "belfry.v1", "bearer."):
+        yield b"\0" + step(
+            "send", 0, f"GET /ws HTTP/1.1\r\nSec-WebSocket-Protocol: {offer}\r\n" + UPGRADE + "\r\n"
+        ) + step("read")
+    yield b"\0" + step(
+        "send", 0, f"GET /ws HTTP/1.1\r\nAuthorization: Bearer {user}\r\n" + UPGRADE + "\r\n"
+    )
+    hops = "X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\n"
+    yield b"\x80" + b"".join(
+        step("connect", n)
+        + step("send", n, f"GET /ws?token={user} HTTP/1.1\r\n" + hops + UPGRADE + "\r\n")
+        for n in range(4)
+    )
+    yield b"\x80" + step("send", 0, "GET / HTTP/1.1\r\nHost: h\r\n" + hops + "\r\n") * 3 + step(
+        "send", 0, "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: x, [::1]:9\r\n\r\n"
+    )
+    line = "PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n"
+    binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(range(12))
+    get = "GET /ws/health HTTP/1.1\r\nHost: h\r\n\r\n"
+    yield b"\x28" + step("send", 0, line + get)
+    yield b"\x28" + step("send", 0, line[:20]) + step("send", 0, line[20:] + get)
+    yield b"\x28" + step("send", 0, binary[:9]) + step("send", 0, binary[9:] + get.encode())
+    yield b"\x28" + step("send", 0, get) + step("connect", 1) + step("gone", 1)
+    yield b"\xa8" + b"".join(
+        step("connect", n) + step("send", n, line + get) for n in range(4)
+    )
+    yield b"\0" + open_ws + step("drain", 0) + step("send", 0, frame(0x81, "ping")) + step(
+        "connect", 1
+    ) + step("send", 1, get) + step("pass", more=b"\xff")
+    other = token({"sub": "v"})
+    again = '{"type":"auth","payload":{"token":"%s"}}'
+    renewed = token({"sub": "u", "exp": 1769870000})
+    yield b"\0" + open_ws + step("say", 0, again % renewed) + step("say", 0, again % other)
+    yield b"\0" + open_ws + step("say", 0, again % renewed) + step("pass", more=b"\xff") * 60
+    yield b"\xc0" + step("send", 0, "GET /ws HTTP/1.1\r\n" + UPGRADE + "\r\n") + step(
+        "say", 0, again % revocable
+    ) + step("say", 0, "ping") + step("say", 0, again % renewed) + step("read")
+    yield b"\x80" + b"".join(
+        step("connect", n) + open_ws.replace(open_ws[:1], step("send", n)[:1], 1) for n in range(4)
+    )
+    named = token({"sub": "a", "role": "admin", "jti": "j"})
+    stats = f"GET /ws/stats?token={named} HTTP/1.1\r\nHost: h\r\n\r\n"
+    yield b"\0" + step("send", 0, stats) + step("read")
+    yield b"\xc0" + step("send", 0, stats) + step("read")
+    for answers in ((":1\r\n",), (":0\r\n", "$-1\r\n"), ("-ERR x\r\n", "-ERR x\r\n"), ()):
+        yield b"\xc0" + step("redis", 0) + step("send", 0, stats) + b"".join(
+            step("answer", 0, a) for a in answers
+        ) + step("gone", 0)
+    yield b"\xc0" + step("redis", 10) + step("send", 0, stats)
+    post = (
+        "POST /ws/broadcast?message_type=SYSTEM_ALERT HTTP/1.1\r\nHost: h\r\n"
+        f"Expect: 100-continue\r\nAuthorization: Bearer {admin}\r\nContent-Length: 7\r\n\r\n"
+    )
+    yield b"\0" + step("send", 0, post) + step("send", 0, '{"a":1}') + step("send", 0, get)
+    yield b"\0" + step("redis", 0) + step("send", 0, post + '{"a":1}' + get * 3) + step("gone", 0)
+    balance = '{"id":"%d","type":"BALANCE_UPDATE","payload":{"account_id":"%d","x":"%s"}}'
+    for flags in (b"\0", b"\x10"):
+        yield flags + open_ws + b"".join(
+            step("publish", 0, balance % (n, n % 3, "z" * 900)) for n in range(25)
+        ) + step("read") + step("pass", more=b"\xff")
+        yield flags + open_ws + b"".join(
+            step("broadcast", 0, balance % (n, n % 9, "z" * 900)) for n in range(25)
+        ) + step("read") + step("say", 0, "ping") + step("read")
+    yield b"\0" + open_ws + b"".join(step("frame", 0, "p" * 100, more=b"\x89") for _ in range(20))
     yield b"\x08" + step("send", 0, "GET /ws?token=x.y.z HTTP/1.1\r\n" + UPGRADE + "\r\n")
     yield b"\2" + step("drain", 1) + step("send", 0, "GET /ws/realtime HTTP/1.1\r\n" + UPGRADE)
     yield b"\0" + open_ws + step("snapshot", 0, '{"type":"S","payload":{}}') + step(
@@ -425,6 +504,20 @@ def commands():
     yield "\5" + each[12]
     for one in each:
         yield "\3" + one
+    acks = ['{"type":"ack","payload":{"last_id":"%d"}}' % n for n in range(5)]
+    yield "\x09" + "\0".join(acks)
+    yield "\x19" + "\0".join(acks + [each[6]])
+    yield "\x09" + "\0".join(
+        '{"type":"mark_notification_read","payload":{"notification_id":"%d"}}' % n
+        for n in range(24)
+    )
+    yield "\1" + "\0".join(each[10] for _ in range(20))
+    many = ",".join('"T%d"' % n for n in range(70))
+    yield "\1" + '{"type":"subscribe","payload":{"types":[%s]}}' % many
+    yield "\0" + "\0".join(
+        '{"type":"subscribe","payload":{"types":["T%d"]}}\0{"type":"get_connection_stats"}' % n
+        for n in range(12)
+    )
 
 
 def options():
@@ -444,6 +537,14 @@ def options():
     words = ("--workers=3", "--no-echo", "--echo", "--listen", "*:1", "--pong-timeout", "--x")
     yield "history-size = 7\0" + "\0".join(words)
     yield "\0BELFRY_HISTORY_SIZE=9\0BELFRY_NONSENSE=1\0BELFRY_ORIGINS=http://a\0--test-config\0word"
+    yield "a" * 8200 + " = 1\n"
+    yield "\n".join("nonsense%d = 1" % n for n in range(60))
+    url = "redis://user:secret@host:1"
+    yield "echo = on\0--redis-url=" + url + "\0--redis-url\0" + url + "\0--\0--redis-url=" + url
+    yield "\0--redis-url\0" + url
+    yield "\0--dev\0--echo=yes\0--no-workers\0--test-config=1\0--help=2"
+    yield "\0--config\0--dev"
+    yield "workers = 2 \\\n 3\n\tlisten = *:1\nlog-level = \"debug\" # why\n"
     yield "\0--help\0-h\0-x\0--version=1\0--\0rest\0--workers"
 
 
@@ -512,6 +613,10 @@ def text():
     yield "NOTIFICATION, b ,,C"
     yield "a{user_id}b"
     yield "{x}{user_id}"
+    yield "n:{{user_id}}:x"
+    yield "{user_id}{user_id}"
+    yield "denied:{jti}"
+    yield "{jti}{jti}"
     yield b'quote"\\\x00\x7f\xff\xed\xa0\x80'
 
 
@@ -563,6 +668,14 @@ def upgrade():
         3, 2, struct.pack("<I", 1), memory(40, b"")
     ) + send(3, 2, struct.pack("<I", 2), memory(9, struct.pack("<IIII", 2, 16, 15, 0)))
     yield send(1, 0, start) + send(3, 3, struct.pack("<I", 0), memory(3, counters))
+    untraced = start[:44] + struct.pack("<I", 0) + b"\0" * 32 + start[80:]
+    table = memory(10, struct.pack("<IIII", 1, 848, 1023, 0))
+    whole = send(3, 2, struct.pack("<I", 0), memory(3, counters)) + send(
+        3, 2, struct.pack("<I", 2), table
+    ) + send(3, 2, struct.pack("<I", 3), table)
+    yield send(1, 0, untraced) + whole
+    yield send(1, 0, untraced[:48] + b"\xff" * 32 + untraced[80:]) + whole
+    yield send(1, 0, untraced) + whole + send(1, 0, start)
     yield send(1, 0, start) + send(4, 1, control) + send(5, 0, "reloaded") + send(
         6, 0, "connections_opened 5\nnonsense\nmessages_received 99999999999999999999999\nx \n"
     )
@@ -592,6 +705,11 @@ def wsclient():
     yield head + b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"
     yield head + server(0xC1, "x")
     yield b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 16\r\n\r\n" + b'{"message":"no"}'
+    refusal = b'{"message":"later\\u001b","n":1}'
+    yield b"HTTP/1.1 429 x\r\nRetry-After: 9\r\nContent-Length: 30\r\n\r\n" + refusal
+    yield b"HTTP/1.1 404 x\r\nContent-Length: 9999\r\n\r\n<html>"
+    yield head.replace(b"s3p", b"s4p") + server(0x81, "x")
+    yield head.replace(b"belfry", b"other") + server(0x81, "x")
     yield b"HTTP/1.0 200\r\n\r\n"
     yield b"HTTP/1.1 101 x\nUpgrade: WebSocket, x\nConnection: a , UPGRADE\n\n"
     yield b"SSH-2.0-x\r\n"
@@ -601,17 +719,198 @@ def wsclient():
     )
 
 
+RSA = (
+    "yS1Ci43XAh8MSpnEa5E74Lk4A--75UT0X-mM-swtPJrWKLnqcFL-K5NTyP0RMzBwRp-JBRIUWPIp2ASqOobLkt-Rtfsb0"
+    "9reOd9zfA7XRmL2dhuNUUOqvB86lhHMNXSYa3lyH_g3F9xkRAoAt64bHQ2tS1SBswObnmxvDa2WThc1tKslyRERZnCv7e"
+    "QwR_d_q4FOLQ1YiSohX2T5m8raKI1lluGQz2kzrgHH-l9D3zl90HFEoW1RgJY0wX71Lh2qZ7UUKVq05GOc_5SbdWW9OV5"
+    "fEY3Bxzmy6u3btXyqkNKH6ucHNIIiCcIEvMc5Z16DSOBmknT5Hp6rh2GL_g4ZWw"
+)
+POINTS = {
+    "P-256": (
+        "lwLi2eL09aHaJ1W02hq-kIZmIBTX7Tg1wGMQTNvZfjU",
+        "Sx6VEPIuI-Af-l1ZFWlnbs1Kw1oQHF4ZoRgamGxYrQE",
+    ),
+    "P-384": (
+        "dz6DVypCgXFzbJ273aqxob-sLoX-FtnZrrUeXZISf-stKpQnJX0CHwM1FviPKX1R",
+        "_cauWhN2PhIoaMvGCbP3BGqUu9d_0sJjmyJBsvy7bKVP-mAXldojOpaStXean3SG",
+    ),
+    "P-521": (
+        "AZ1VTO7ESp0-likE04zuErSFpGUK_CLZrZ7q1__KwxnuB9AllUPvK-d3TpcjL6kE0ihjRCnFi-T3eO_4ESrjo9F7",
+        "AY4MsWGYaPTSPpt1RQgHv1nHB8cygzNfn8vxV1Q9WuHD3EO30DGP7oFIq-8c1R_4Je7qz4GhRMHxfSB4QX_JeIki",
+    ),
+}
+
+
+def jwks():
+    """A rule, a signature, a set."""
+    def one(rule, *keys, signature=b"sig"):
+        return bytes([rule]) + signature + b"\0" + json.dumps({"keys": list(keys)}).encode()
+
+    oct_key = {"kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "kid": "o"}
+    rsa = {"kty": "RSA", "n": RSA, "e": "AQAB", "kid": "r", "use": "sig"}
+    ed = {"kty": "OKP", "crv": "Ed25519", "x": "D18-I17Yr3nep2FBSN5JZaYys-PVKNtxGdDG3QJtTgs"}
+    ec = [{"kty": "EC", "crv": crv, "x": x, "y": y, "kid": crv} for crv, (x, y) in POINTS.items()]
+    yield one(3, oct_key, rsa, ed, *ec)
+    yield one(0, oct_key, rsa)
+    yield one(1, {**rsa, "alg": "RS256"}, {**rsa, "kid": "s", "alg": "PS512"})
+    yield one(2, *ec, ed, signature=b"\x01" * 64)
+    yield one(3, {**oct_key, "alg": "HS512"}, {**oct_key, "kid": "\u00e4\n"})
+    yield one(3, oct_key, oct_key)
+    yield one(3, {**rsa, "d": "AQAB"})
+    yield one(3, {**rsa, "n": RSA[:80]}, oct_key)
+    yield one(3, {**rsa, "e": "Ag"})
+    yield one(3, {**ec[0], "y": ec[0]["x"]})
+    yield one(3, {**ec[0], "crv": "P-384"})
+    yield one(3, {**ec[0], "crv": "secp256k1"}, {"kty": "OKP", "crv": "X25519", "x": "AA"}, ed)
+    yield one(3, {**ed, "x": "AA"})
+    yield one(3, {**oct_key, "k": "c2hvcnQ"})
+    yield one(3, {**oct_key, "k": "not base64url!"})
+    yield one(3, {**oct_key, "use": "enc"}, {**ed, "key_ops": ["sign"]}, rsa)
+    yield one(3, {**oct_key, "key_ops": ["sign", "verify"]}, {**ed, "alg": "none"})
+    yield one(3, {**oct_key, "kid": ""})
+    yield one(3, *[{**oct_key, "kid": str(i)} for i in range(65)])
+    yield b'\x03\0{"keys":[{"kty":"oct","kty":"RSA"}]}'
+    yield b'\x03\0{"keys":[1,"x",null,[]]}'
+    yield b'\x03\0{"keys":{}}'
+    yield b'\x03\0{"keys":[],"keys":[]}'
+    yield b"\x03\0[]"
+
+
+def control():
+    def step(kind, who=0, more=0, text=None):
+        return bytes([kind + 8 * who + more]) + (piece(text) if text is not None else b"")
+
+    def says(text, who=0):
+        return step(0, who) + step(1, who, text=text) + step(6, who)
+
+    def flags(value):
+        return bytes([3, value])
+
+    yield says("status\n")
+    yield says("status\r\n", 1) + says("stop\n", 2) + says("drain\n", 3)
+    yield flags(1) + says("status\n") + step(6) + step(6)
+    yield says("reload\n") + step(5, more=8) + step(6)
+    yield says("reload\n") + step(5) + step(6)
+    yield flags(2) + says("reload\n")
+    yield flags(12) + says("reload\n") + flags(4) + says("reload\n", 1)
+    yield says("explain u%20x m%2f1\n") + step(4) + step(6)
+    yield says("kick u\n") + says("revoke j\n", 1) + step(4, more=32) + step(4) + step(6) * 2
+    yield says("show 0123-1\n") + step(7, more=32) + step(4) + step(6)
+    yield says("connections u\n") + step(1, text="more\n") + step(4)
+    yield says("explain\n") + says("explain u\n", 1) + says("kick u v\n", 2) + says("kick %zz\n", 3)
+    yield flags(16) + says("kick u\n") + flags(24) + says("show i\n", 1)
+    yield says("what\n") + says("", 1) + says("sta", 2) + step(1, 2, text="tus\n") + step(6, 2)
+    yield step(0) + step(1, text="x" * 3000) + step(1, text="y" * 1500) + step(6)
+    yield step(0) + step(7) + step(0, 1) + step(1, 1, text="kick u\n") + step(7, 1) + step(4, 1)
+
+
+def reply():
+    """A subcommand, and the answer it gets."""
+    rates = {
+        "received": 1.5, "delivered": 2e3, "commands": 0, "received_bytes": 1e6,
+        "sent_bytes": 1234.5, "opened": 0.1, "cpu_percent": 99.9,
+    }
+    groups = {
+        "connections": {"websockets": 3, "websockets_opened": 5, "auth_failures": 1},
+        "messages": {"messages_received": 7, "deliveries": 9, "messages_invalid_json": 1},
+        "redis": {"redis_subscriptions": 2, "redis_disconnects": 0},
+    }
+    status = {
+        "ok": True, "version": "1.0", "instance_id": "abcdef012345678", "pid": 1,
+        "state": "running", "generation": 1, "uptime_seconds": 90061, "config_file": None,
+        "listen": ["127.0.0.1:1", "unix:/x"], "metrics_listen": "[::1]:2", "redis": "redis://h:1/0",
+        "last_reload": {"at": "2026-01-31T12:00:00Z", "ok": False, "message": "a\nb\u009b"},
+        "connected_users": 2, "worker_count": 2, "restarts": 0,
+        "redis_links": {
+            "workers": 2, "subscriber_up": 1, "command_up": 2, "latency_ms": 0.5,
+            "last_delivery_probe_ms": 1.25, "last_delivery_probe_at": "2026-01-31T12:00:00.000001Z",
+        },
+        "rates": rates, "totals": groups,
+        "workers": [
+            {"slot": 0, "pid": 2, "generation": 1, "state": "ready", "restarts": 0,
+             "rss_bytes": 12345678, "rates": rates, **groups},
+            {"slot": 1, "pid": 3, "state": "backoff", "rss_bytes": None},
+        ],
+    }
+    connection = {
+        "id": "0123-1", "user": "u", "state": "open", "family": "ipv4", "address": "h", "worker": 0,
+        "client": "h:1", "tls": True, "compression": True, "admin": True,
+        "opened_at": "2026-01-31T12:00:00Z", "last_read_at": "2999-01-31T12:00:00Z",
+        "ping_sent_at": "2026-01-31T12:00:00Z", "received_bytes": 1, "sent_bytes": 2,
+        "acknowledged_bytes": 2, "queued_bytes": 0, "blocked": True, "token_id": "j",
+        "token_expires_at": None,
+        "close": {"reason": "auth", "code": 4001, "frame_sent": True, "frame_received": True,
+                  "at": "2026-01-31T12:00:00Z"},
+        "device": {
+            "state": "live", "subscription": "up",
+            "lag": {"owed_messages": 3, "since": "2026-01-31T12:00:00Z"},
+            "filter": {"only": ["A", "B\u0007"], "more": 2},
+        },
+    }
+    workers = {"asked": 2, "answered": 2}
+    shown = {"ok": True, "instance_id": "abcdef0123", "connections": [connection, {}],
+             "cut": True, "workers": workers}
+    closed = {
+        "ok": True, "instance_id": "abc", "closed": 2, "workers": workers,
+        "others": {"asked": True, "links": 3, "answered": 2},
+        "instances": [{"instance": "abc", "closed": 1}, {"instance": "d\"ef", "closed": 1}],
+    }
+    def record(fate, seconds=0, end="waiting", serial="1f", detail=64, position=200):
+        at = 1769860800000000 + seconds * 1000000
+        return {"instance": "abcdef0123456789", "fate": fate, "end": end, "worker": 0, "at_us": at,
+                "end_us": at + 5 if end != "waiting" else 0, "position": position,
+                "detail": detail, "serial": serial}
+
+    explained = {"ok": True, "instance_id": "i", "trace_size": 100, "cut": False,
+                 "workers": workers, "others": {"asked": True, "links": 0, "answered": 0}}
+    opened, closed_late = record("opened", -9, detail=1), record("closed", 9, detail=3)
+    stories = [[record("received"), opened, record(f), closed_late] for f in (
+        "held", "filtered", "lagging", "conflated", "dropped", "closing", "duplicate", "given")]
+    stories += [[record("received"), opened, record(f, 1, end), record("open", 5, position=999)]
+                for f in ("queued", "replayed", "repaired")
+                for end in ("written", "conflated", "dropped", "given", "closed")]
+    stories += [
+        [record("broadcast"), opened, record("queued", 1, "written"), record("acked", 2),
+         record("read", 3), closed_late],
+        [record("started", 1), record("link-lost", -1), record("link-back", 1), opened],
+        [record("received"), record("taken", -1, serial="2f"), record("queued", serial="2f"),
+         record("given", 1, serial="2f"), record("nonsense"), {}],
+        [],
+    ]
+    refused = {"ok": False, "error": "line\ntwo\u001b[2J\u009b2J"}
+    for byte in (0, 1, 8, 9):
+        yield bytes([byte]) + json.dumps(status).encode() + b"\n"
+    for byte in (2, 3, 10, 11):
+        yield bytes([byte]) + json.dumps(shown).encode() + b"\n"
+    yield b"\x02" + json.dumps({**shown, "connections": [], "workers": {"asked": 1}}).encode()
+    for byte in (4, 12):
+        yield bytes([byte]) + json.dumps(closed).encode() + b"\n"
+        yield bytes([byte]) + json.dumps({"ok": True, "closed": 1, "others": {}}).encode() + b"\n"
+    for number, story in enumerate(stories):
+        answer = json.dumps({**explained, "records": story}).encode() + b"\n"
+        yield bytes([5 + 8 * (number % 2)]) + answer
+    for byte in range(16):
+        yield bytes([byte]) + json.dumps(refused).encode() + b"\n"
+    yield b"\x06" + b'{"ok":true}\n'
+    yield b"\x07" + b'{"ok":true}\n'
+    yield b"\0"
+    yield b"\0not json\n"
+
+
 TARGETS = {
     "commands": commands,
     "conn": conn,
+    "control": control,
     "deflate": deflate,
     "handover": handover,
     "http": http,
+    "jwks": jwks,
     "message": message,
     "options": options,
     "proxyhead": proxyhead,
     "push": push,
     "redis": redis,
+    "reply": reply,
     "text": text,
     "token": tokens,
     "upgrade": upgrade,

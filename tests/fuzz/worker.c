@@ -36,7 +36,7 @@ struct fuzz_client fuzz_clients[FUZZ_CLIENTS];
 
 static int64_t now_ms;
 static struct counters counters;
-static struct usertable *users;
+static struct usertable *users, *addresses;
 static struct keys keys;
 static struct redisurl url;
 static struct worker_start start;
@@ -652,6 +652,9 @@ static void begin_process(void)
     FUZZ_CHECK(counters_create(&counters, 2) == 0);
     counters_attach(&counters, 0);
     FUZZ_CHECK(usertable_create(64, 2, &users) == 0);
+    FUZZ_CHECK(usertable_create(64, 2, &addresses) == 0);
+    FUZZ_CHECK(text_list_split(&fuzz_opt.trusted_proxies, "unix,10.0.0.0/8") == 0);
+    FUZZ_CHECK(text_list_split(&fuzz_opt.origins, "https://ok.example") == 0);
     FUZZ_CHECK(keys_init(&keys, fuzz_opt.user_channel, fuzz_opt.broadcast_channel,
                          fuzz_opt.notifications_key, fuzz_opt.snapshot_key) == 0);
     FUZZ_CHECK(token_keys_from_secret(&fuzz_opt, FUZZ_SECRET, strlen(FUZZ_SECRET),
@@ -659,6 +662,7 @@ static void begin_process(void)
     start = (struct worker_start){.opt = &fuzz_opt,
                                   .counters = &counters,
                                   .users = users,
+                                  .addresses = addresses,
                                   .keys = &keys,
                                   .redis = &url,
                                   .token_keys = token_keys,
@@ -679,6 +683,9 @@ static void set_options(unsigned flags)
     fuzz_opt.client_message_rate = flags & 32 ? 3 : 0;
     fuzz_opt.replay_limit = flags & 64 ? 2 : 20;
     fuzz_opt.max_connections_per_user = flags & 128 ? 2 : 32;
+    fuzz_opt.max_connections_per_address = flags & 128 ? 2 : 0;
+    fuzz_opt.origins.count = flags & 8 ? 1 : 0;
+    fuzz_opt.proxy_protocol = (flags & 0x28) == 0x28 ? CHOICE_ON : CHOICE_OFF;
     fuzz_opt.user_map_key = (flags & 0xc0) == 0xc0 ? map : no_map;
 }
 
@@ -752,7 +759,7 @@ void fuzz_worker_end(void)
     FUZZ_CHECK(counters_get(&counters, 0, CTR_websockets) == 0);
     FUZZ_CHECK(hub_users(w->hub) == 0);
     modules_free(w);
-    FUZZ_CHECK(usertable_users(users) == 0);
+    FUZZ_CHECK(usertable_users(users) == 0 && usertable_users(addresses) == 0);
     ev_check_stop(w->loop, &turn_start);
     ev_prepare_stop(w->loop, &turn_end);
     ev_loop_destroy(w->loop);
