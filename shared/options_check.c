@@ -102,8 +102,9 @@ static void check_files(struct checker *c)
         say(c, true, OPT_tls_key, "tls-certificate is needed with it");
 }
 
-/* Looks whether path can be made: its directory is there, and path itself is none. Paths that systemd or
- * a package makes before belfryd starts are not there yet, so for them it is only worth a word. */
+/* Looks whether path can be made: its directory is there, and path itself is none. Paths that
+ * systemd or a package makes before belfryd starts are not there yet, so for them it is only worth
+ * a word. */
 static void check_place(struct checker *c, enum option_id id, const char *path, bool is_error)
 {
     char safe[256];

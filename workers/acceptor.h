@@ -32,8 +32,8 @@ void acceptor_begin_turn(struct acceptor *a, int64_t now_us, bool is_busy);
 /* Stops taking connections from client listeners, and with is_replaced, which means that other
  * workers serve them, from that of the metrics. Accepts NULL. */
 void acceptor_stop(struct acceptor *a, bool is_replaced);
-/* After acceptor_stop, when nobody is left who would serve the sockets: closes them, so that clients
- * are refused instead of waiting in a queue. Once; accepts NULL. */
+/* After acceptor_stop, when nobody is left who would serve the sockets: closes them, so that
+ * clients are refused instead of waiting in a queue. Once; accepts NULL. */
 void acceptor_abandon(struct acceptor *a);
 /* False when every listener for clients was shut by the master, or stopped. */
 bool acceptor_has_clients(const struct acceptor *a);

@@ -2,8 +2,8 @@
  * context.h - what the modules of one worker share: the loop, the snapshot, and one of each
  * module.
  *
- * One object for each worker process, made and owned by worker.c (modules.c); every module keeps a borrowed
- * pointer to it. Members are set in start order and never replaced. This is instead of globals:
+ * One object for each worker process, made and owned by worker.c (modules.c); every module keeps a
+ * borrowed pointer to it. Members are set in start order and never replaced. This is instead of globals:
  * tests build one by hand.
  */
 #ifndef BELFRY_WORKERS_CONTEXT_H

@@ -370,8 +370,8 @@ static size_t scan_head(struct http *h, const char *bytes, size_t len, bool *is_
     return len;
 }
 
-/* After llhttp stumbled in the method, from there on: capitals up to a blank are a method that we do
- * not know, all else is no method at all. As http_feed. */
+/* After llhttp stumbled in the method, from there on: capitals up to a blank are a method that we
+ * do not know, all else is no method at all. As http_feed. */
 static int skip_method(struct http *h, const char *at, const char *end)
 {
     while (at < end && *at >= 'A' && *at <= 'Z')

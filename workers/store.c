@@ -354,8 +354,8 @@ static bool retry_script(struct store_call *c, const redisReply *reply)
     return true;
 }
 
-/* True when what is stored for the user is too much to be read as it is, or Redis has no memory left
- * for transactions, and the script was sent that reads a part and does without. */
+/* True when what is stored for the user is too much to be read as it is, or Redis has no memory
+ * left for transactions, and the script was sent that reads a part and does without. */
 static bool retry_bounded(struct store_call *c, const redisReply *reply)
 {
     if (c->kind != KIND_USER || c->is_bounded || c->is_cancelled ||

@@ -30,8 +30,8 @@ from waiting import TIMEOUT, Failure, Stopwatch, Watch, deadline, eventually, ev
 
 BELFRYD = os.environ.get("BELFRYD", "./belfryd")
 BELFRYCTL = os.environ.get("BELFRYCTL", "./belfryctl")
-# Under memcheck (tests/e2e/valgrind) BELFRYD is a script; this is the program, to be copied, changed
-# and run by these words. What it executes itself is watched, too.
+# Under memcheck (tests/e2e/valgrind) BELFRYD is a script; this is the program, to be copied,
+# changed and run by these words. What it executes itself is watched, too.
 PROGRAM = os.environ.get("BELFRY_TEST_PROGRAM", BELFRYD)
 WRAPPER = os.environ.get("BELFRY_TEST_WRAPPER", "").split()
 SECRET = "an end-to-end secret that is long enough for HS256"
