@@ -146,8 +146,10 @@ void conn_close(struct conn *c, enum close_reason reason)
     c->state = CONN_CLOSING;
 }
 
+/* It is read from again. */
 void conn_go_on(struct conn *c)
 {
+    ck_assert_int_ne(c->state, CONN_DEAD);
     who(c)->went_on++;
 }
 
@@ -167,12 +169,6 @@ void conn_admitted(struct conn *c, const struct token_claims *claims, bool is_re
     ck_assert_uint_eq(claims->user_id_len, strlen(claims->user_id));
     memcpy(p->user, claims->user_id, claims->user_id_len + 1);
     c->state = CONN_OPEN;
-}
-
-/* It is read from again. */
-void conn_go_on(struct conn *c)
-{
-    ck_assert_int_ne(c->state, CONN_DEAD);
 }
 
 static struct token_claims claims_of(const char *user, const char *jti)
