@@ -58,13 +58,12 @@ void slab_trim(struct slab *s)
 #define LINE_BYTES 64u
 #define WORD_BITS 64u
 
-/* Which objects are taken stands in bits here, not in a chain through the free ones: their pages
- * can be given back. */
+/* Head of a block. Which objects are taken stands in bits behind it, not in a chain through the
+ * free ones: their pages can be given back. */
 struct block {
     struct block *next, *prev;
     uint32_t used;
     uint32_t first_word; /* none before it has an object to give */
-    uint64_t taken[];
 };
 
 /* Blocks stand in one ring: those with room at the front, full ones at the back. The one that was
@@ -77,6 +76,11 @@ struct slab {
     uint32_t per_block;
     uint32_t offset;     /* of the first object */
 };
+
+static uint64_t *taken_of(struct block *b)
+{
+    return (uint64_t *)(void *)(b + 1);
+}
 
 static uint32_t words_for(size_t objects)
 {
@@ -177,11 +181,12 @@ void *slab_take(struct slab *s)
     struct block *b = block_with_room(s);
     if (!b)
         return NULL;
+    uint64_t *taken = taken_of(b);
     uint32_t word = b->first_word;
-    while (b->taken[word] == UINT64_MAX)
+    while (taken[word] == UINT64_MAX)
         word++;
-    uint32_t bit = (uint32_t)__builtin_ctzll(~b->taken[word]);
-    b->taken[word] |= UINT64_C(1) << bit;
+    uint32_t bit = (uint32_t)__builtin_ctzll(~taken[word]);
+    taken[word] |= UINT64_C(1) << bit;
     b->first_word = word;
     if (++b->used == s->per_block) {
         take_out(b);
@@ -197,7 +202,7 @@ void slab_give(struct slab *s, void *object)
         return;
     struct block *b = (struct block *)(void *)((char *)object - (uintptr_t)object % BLOCK_BYTES);
     uint32_t n = (uint32_t)(((size_t)((char *)object - (char *)b) - s->offset) / s->size);
-    b->taken[n / WORD_BITS] &= ~(UINT64_C(1) << n % WORD_BITS);
+    taken_of(b)[n / WORD_BITS] &= ~(UINT64_C(1) << n % WORD_BITS);
     if (n / WORD_BITS < b->first_word)
         b->first_word = n / WORD_BITS;
     if (b->used-- == s->per_block) {
@@ -214,13 +219,13 @@ void slab_give(struct slab *s, void *object)
 }
 
 /* Whether one of the objects that lie on these bytes of the block is taken. */
-static bool is_any_taken(const struct slab *s, const struct block *b, size_t from, size_t to)
+static bool is_any_taken(const struct slab *s, struct block *b, size_t from, size_t to)
 {
     if (from < s->offset)
         return true; /* the head */
     size_t n = (from - s->offset) / s->size, end = (to - 1 - s->offset) / s->size + 1;
     for (; n < end && n < s->per_block; n++)
-        if (b->taken[n / WORD_BITS] >> n % WORD_BITS & 1)
+        if (taken_of(b)[n / WORD_BITS] >> n % WORD_BITS & 1)
             return true;
     return false;
 }

@@ -20,7 +20,7 @@ struct slab;
 /* For objects of that size (rounded up to 8), SLAB_OBJECT_MAX at most, aligned to 8 bytes; those
  * whose size is a multiple of 64, to 64. NULL without memory. Nothing is mapped yet. */
 struct slab *slab_new(size_t size);
-/* With whatever is still in it. Accepts NULL. */
+/* Whatever was taken was given back before. Accepts NULL. */
 void slab_free(struct slab *s);
 /* All zero; NULL without memory. */
 void *slab_take(struct slab *s);
