@@ -11,6 +11,8 @@
 #define WHEEL_TICK_MS 100
 #define WHEEL_SLOTS 512 /* a turn of 51 s: most deadlines are nearer, a ping-interval away */
 #define WHEEL_BOUND 4096 /* entries looked at in one call */
+#define WHEEL_DUE 128    /* that fire in one call: all who came together are pinged together, at 10
+                            us each, and the loop is to do other things meanwhile */
 #define WHEEL_AGAIN_S 0.001
 
 struct wheel {
@@ -188,8 +190,8 @@ bool wheel_advance(struct wheel *w, int64_t now_ms)
         w->tick = now_tick;
     }
     collect(w, now_tick);
-    for (int left = WHEEL_BOUND; !ring_is_empty(&w->due); left--) {
-        if (left == 0)
+    for (int left = WHEEL_BOUND, fired = 0; !ring_is_empty(&w->due); left--) {
+        if (left == 0 || fired == WHEEL_DUE)
             return true;
         struct wheel_entry *e = w->due.next;
         ring_remove(e);
@@ -198,6 +200,7 @@ bool wheel_advance(struct wheel *w, int64_t now_ms)
             continue;
         }
         w->armed--;
+        fired++;
         w->on_due(w->data, e);
     }
     return false;
