@@ -835,6 +835,13 @@ bool redislink_has_tried(const struct redislink *l)
     return redislink_is_up(l) || l->attempts > 0;
 }
 
+void redislink_look(struct redislink *l)
+{
+    /* Where too much was read already, reading rests. */
+    if (l->state == UP && !l->in_replies && (l->io.events & EV_READ))
+        raw_turn(l);
+}
+
 int redislink_send(struct redislink *l, int argc, const char **argv, const size_t *argvlen)
 {
     if (!redislink_is_up(l))

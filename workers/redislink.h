@@ -71,6 +71,8 @@ void redislink_reset(struct redislink *l, const char *why);
 /* RAW: appends a command to what is sent at the end of this callback or as the socket takes it. 0,
  * or -ENOTCONN, -ENOMEM. */
 int redislink_send(struct redislink *l, int argc, const char **argv, const size_t *argvlen);
+/* RAW: what has come is read and handed out now, whether the loop was told of it or not. */
+void redislink_look(struct redislink *l);
 /* ASYNC: context for the owner's commands; NULL unless up. Not to be kept. */
 struct redisAsyncContext *redislink_async(const struct redislink *l);
 

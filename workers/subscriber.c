@@ -463,6 +463,11 @@ void subscriber_reset(struct subscriber *s, const char *why)
     redislink_reset(s->link, why);
 }
 
+void subscriber_look(struct subscriber *s)
+{
+    redislink_look(s->link);
+}
+
 const char *subscriber_probe_channel(const struct subscriber *s)
 {
     return s->probe_channel;

@@ -33,6 +33,10 @@ bool subscriber_is_listening(const struct subscriber *s);
 bool subscriber_has_tried(const struct subscriber *s);
 /* What was put together for a crowd that came or left is not kept. Not while something is sent. */
 void subscriber_trim(struct subscriber *s);
+/* In a turn that took long: what came meanwhile is handed on now. epoll tells of sockets in the
+ * order in which they became ready, and where thousands of clients hang up at once, the link comes
+ * behind all of them. */
+void subscriber_look(struct subscriber *s);
 /* The link does not deliver (canary.c found out): close and connect anew. */
 void subscriber_reset(struct subscriber *s, const char *why);
 /* Channel on which this worker's markers and probes come back: handed to markers_on_echo, then to

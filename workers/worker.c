@@ -482,6 +482,8 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     counters_doing(DOING_REPLY, 0);
     bool is_left = session_work(&life->worker, clock_mono_us());
     counters_doing(DOING_MESSAGE, 0);
+    if (life->is_busy || clock_mono_us() - life->turn_us >= BUSY_US) /* more came meanwhile */
+        subscriber_look(life->worker.subscriber);
     is_left = session_relay_broadcasts(&life->worker) || is_left;
     if (is_left && !ev_is_active(&life->more)) {
         ev_timer_set(&life->more, 0., 0.);

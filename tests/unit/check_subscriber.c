@@ -222,6 +222,26 @@ START_TEST(what_comes_in_one_read_is_handed_on_in_order)
 }
 END_TEST
 
+/* Who asks Redis once more knows that what was published before has left it. */
+START_TEST(what_has_come_is_handed_on_without_a_word_from_the_loop)
+{
+    struct device d;
+    subscriber_look(unit_worker.subscriber); /* there is no link yet */
+    come(&d, "alice");
+    unit_run_until(confirmed == 1);
+    redis_int(&server, "PUBLISH ws:user:alice hello");
+    redis_int(&server, "EXISTS nothing");
+    ck_assert_uint_eq(messages, 0);
+    subscriber_look(unit_worker.subscriber);
+    ck_assert_uint_eq(messages, 1);
+    ck_assert_str_eq(last_text, "hello");
+    subscriber_look(unit_worker.subscriber);
+    redis_int(&server, "PUBLISH ws:user:alice again");
+    unit_run_until(messages == 2);
+    ck_assert_str_eq(last_text, "again");
+}
+END_TEST
+
 START_TEST(markers_of_a_hand_over_come_from_the_moment_on_that_is_told)
 {
     unit_worker.handover = (struct handover *)(void *)&some_handover;
@@ -383,6 +403,7 @@ int main(void)
     tcase_add_test(t, a_user_is_confirmed_and_its_messages_come);
     tcase_add_test(t, broadcasts_probes_and_markers_need_no_user);
     tcase_add_test(t, what_comes_in_one_read_is_handed_on_in_order);
+    tcase_add_test(t, what_has_come_is_handed_on_without_a_word_from_the_loop);
     tcase_add_test(t, markers_of_a_hand_over_come_from_the_moment_on_that_is_told);
     tcase_add_test(t, questions_of_instances_and_answers_to_this_worker_come);
     tcase_add_test(t, thousands_of_users_are_subscribed_in_few_commands_and_again_after_a_loss);
