@@ -23,7 +23,7 @@
 #define FLUSH_ROUNDS 4           /* walks over those that were marked meanwhile */
 #define FLUSH_US 4000            /* one turn's time for them; the rest is the next turn's */
 #define CLOCK_EVERY 32           /* connections */
-#define REAP_MAX 512             /* freed in one turn: 10 us each, most of it close() */
+#define REAP_US 2000             /* one turn's time to free them: 10 us each, most of it close() */
 #define READ_US 4000             /* one turn's time for what clients say, but handshakes */
 #define READ_CLOCK_EVERY 16      /* connections */
 #define ADMIT_US 3000            /* one turn's time for handshakes */
@@ -488,17 +488,25 @@ static bool flush_round(struct conns *s, int64_t until_us)
     return true;
 }
 
+static void reap(struct conns *s, bool is_bounded)
+{
+    int64_t until_us = is_bounded && s->reap ? clock_mono_us() + REAP_US : INT64_MAX;
+    for (unsigned n = 1; s->reap; n++) {
+        struct conn *c = s->reap;
+        s->reap = c->flush_next;
+        conn_destroy(c);
+        if (n % CLOCK_EVERY == 0 && clock_mono_us() >= until_us)
+            return;
+    }
+}
+
 void conns_flush(struct conns *s, bool is_bounded)
 {
     int64_t until_us = is_bounded && s->flush_head ? clock_mono_us() + FLUSH_US : INT64_MAX;
     for (int round = 0; s->flush_head && round < FLUSH_ROUNDS; round++)
         if (!flush_round(s, until_us))
             break;
-    for (int i = 0; s->reap && (i < REAP_MAX || !is_bounded); i++) {
-        struct conn *c = s->reap;
-        s->reap = c->flush_next;
-        conn_destroy(c);
-    }
+    reap(s, is_bounded);
     if (s->flush_head || s->reap)
         another_turn(s);
 }
