@@ -18,6 +18,7 @@
 #define TOKEN_SECRET_MIN_BYTES 32 /* RFC 7518, section 3.2, for HS256 */
 #define TOKEN_RSA_MIN_BITS 2048   /* section 3.3 */
 #define TOKEN_RSA_MAX_BITS 8192
+#define TOKEN_HASHES 3 /* SHA-256, SHA-384, SHA-512 */
 
 enum token_key_kind {
     TOKEN_KEY_HMAC,
@@ -52,6 +53,7 @@ struct token_key {
     enum token_curve curve;
     unsigned char *secret;              /* HMAC */
     size_t secret_len;
+    EVP_MAC_CTX *macs[TOKEN_HASHES];    /* have taken the secret in; copied for each token */
     EVP_PKEY *public_key;               /* the others */
 };
 
