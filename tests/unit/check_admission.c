@@ -283,6 +283,64 @@ START_TEST(one_that_was_revoked_before_is_refused_as_a_bad_one)
 }
 END_TEST
 
+START_TEST(a_fresh_one_counts_when_redis_has_answered)
+{
+    struct person *p = person(0);
+    p->conn.state = CONN_OPEN;
+    ck_assert_int_eq(begins(p, "u", "j1"), 0);
+    ck_assert(admission_is_pending(&p->conn) && admission_is_awaited(&p->conn));
+    ck_assert_int_eq(admission_keep(&p->conn, "one", 3), 0);
+    ck_assert_uint_eq(p->admitted, 0);
+    answer_revoked("denied:j1 ", 0, 0);
+    ck_assert_uint_eq(p->admitted, 1);
+    ck_assert(p->is_reply_due && !admission_is_pending(&p->conn));
+    ck_assert_str_eq(p->heard.data, "one|");
+    ck_assert_int_eq(begins(p, "u", "j2"), 0);
+    answer_revoked("denied:j2 ", 0, 1);
+    ck_assert_uint_eq(p->admitted, 1);
+    ck_assert_int_eq(p->closed, CLOSE_AUTH);
+}
+END_TEST
+
+START_TEST(a_fresh_one_counts_though_redis_is_away_and_is_looked_up_later)
+{
+    struct person *p = person(0), *other = person(1);
+    p->conn.state = other->conn.state = CONN_OPEN;
+    ck_assert_int_eq(begins(p, "u", "j1"), 0);
+    answer_revoked("denied:j1 ", -ETIMEDOUT, 0);
+    ck_assert_uint_eq(p->admitted, 1);
+    is_up = false;
+    ck_assert_int_eq(begins(other, "u", "j2"), 1);
+    ck_assert(!admission_is_pending(&other->conn));
+    comes_up();
+    answer_revoked("denied:j1 ", 0, 0);
+    answer_revoked("denied:j2 ", 0, 1);
+    ck_assert_int_eq(p->closed, -1);
+    ck_assert_int_eq(other->closed, CLOSE_AUTH);
+}
+END_TEST
+
+START_TEST(who_is_open_waits_for_its_name_no_longer_than_redis_is_there)
+{
+    struct person *p = person(0);
+    p->conn.state = CONN_OPEN;
+    ck_assert_int_eq(begins(p, "claim", "j1"), 0);
+    admission_keep(&p->conn, "one", 3);
+    answer_revoked("denied:j1 ", 0, 0);
+    ck_assert(admission_is_awaited(&p->conn));
+    answer_user("claim ", -ECONNRESET, "");
+    ck_assert(admission_is_pending(&p->conn) && !admission_is_awaited(&p->conn));
+    ck_assert_str_eq(p->heard.data, "one|");
+    ck_assert_uint_eq(p->went_on, 1);
+    ck_assert_uint_eq(p->admitted, 0);
+    comes_up();
+    answer_revoked("denied:j1 ", 0, 0);
+    answer_user("claim ", 0, "alice");
+    ck_assert_uint_eq(p->admitted, 1);
+    ck_assert_str_eq(p->user, "alice");
+}
+END_TEST
+
 START_TEST(one_that_is_revoked_later_is_found_in_a_turn)
 {
     struct person *p = person(0), *other = person(1);
@@ -513,6 +571,8 @@ int main(void)
     tcase_add_test(t, a_token_without_a_name_needs_no_answer);
     tcase_add_test(t, a_named_token_is_good_until_redis_says_otherwise);
     tcase_add_test(t, one_that_was_revoked_before_is_refused_as_a_bad_one);
+    tcase_add_test(t, a_fresh_one_counts_when_redis_has_answered);
+    tcase_add_test(t, a_fresh_one_counts_though_redis_is_away_and_is_looked_up_later);
     tcase_add_test(t, one_that_is_revoked_later_is_found_in_a_turn);
     tcase_add_test(t, a_turn_asks_for_all_in_questions_of_bounded_size);
     tcase_add_test(t, redis_that_is_away_is_asked_when_it_is_back);
@@ -522,6 +582,7 @@ int main(void)
 
     t = tcase_create("user map");
     tcase_add_checked_fixture(t, start_mapped, stop);
+    tcase_add_test(t, who_is_open_waits_for_its_name_no_longer_than_redis_is_there);
     tcase_add_test(t, a_user_is_looked_up_and_what_was_said_meanwhile_is_heard_then);
     tcase_add_test(t, a_mapped_user_with_a_named_token_is_watched_on);
     tcase_add_test(t, a_revoked_token_is_not_let_in_by_the_map);
