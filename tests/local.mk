@@ -151,6 +151,7 @@ lint_tests = \
     tests/lint/includes.sh \
     tests/lint/layout.sh \
     tests/lint/libraries.sh \
+    tests/lint/limits.sh \
     tests/lint/listed.sh \
     tests/lint/mandoc.sh \
     tests/lint/nginx.sh \
@@ -172,6 +173,7 @@ test_support = \
     tests/e2e/waiting.py \
     tests/example_emit.c \
     tests/lint/lib.sh \
+    tests/lint/limits.def \
     tests/unit/options_fixture.h \
     tests/unit/redis_server.h \
     tests/unit/run \

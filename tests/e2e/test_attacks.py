@@ -134,6 +134,17 @@ def test_heads_without_end_are_cut(server, request_, status):
         assert statistics(server, "http")["http_client_errors"] > before
 
 
+def test_max_header_size_holds_to_the_byte(make_server):
+    server = make_server(max_header_size="2k", workers="1")
+    head = b"GET /ws/health?live HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n"
+    room = 2048 - len(head) + 2
+    for bytes_, status in ((room, 200), (room + 1, 431)):
+        with server.connect() as sock:
+            sock.sendall(head % (b"y" * bytes_))
+            assert harness.read_answer(sock).status == status, bytes_
+    assert statistics(server, "http")["http_client_errors"] == 1
+
+
 def test_a_url_and_chunks_without_end_are_cut(server):
     with server.connect() as sock:
         with contextlib.suppress(ConnectionError):

@@ -276,6 +276,7 @@ async def test_an_auth_frame_that_comes_too_late_closes(make_server):
     c = await Client.open(server)
     assert await c.closed() == (4001, "authentication failed")
     assert time.monotonic() - began > 0.25
+    assert server.stats()["statistics"]["closes"]["closed_auth"] == 1
 
 
 # ---- limits on connections ----------------------------------------------------------------------

@@ -240,6 +240,13 @@ def test_the_limit_of_an_address_holds_behind_the_header(make_server, user):
             sock = from_proxy(server)
             with attached(server, user, before=v2("2001:db8:0:%d::1" % n), sock=sock):
                 pass
+        inside = [v2("2001:db8:0:9:%x::1" % n) for n in range(3)]
+        with attached(server, user, before=inside[0], sock=from_proxy(server)), \
+                attached(server, user, before=inside[1], sock=from_proxy(server)), \
+                from_proxy(server) as sock:
+            sock.sendall(inside[2] + HEALTH)
+            assert b" 429 " in harness.read_to_end(sock)
+        assert counted(server, "address_limit_refusals") == 2
         server.signal(harness.signal.SIGHUP)
         server.wait_status(lambda s: s["generation"] == 2 and all(
             w["generation"] == 2 for w in s["workers"]), "handed over")
@@ -288,7 +295,8 @@ def test_bad_options_are_named(redis, options, complaint):
 
 
 async def test_auth_frames_of_an_address_that_guesses_are_not_verified(make_server, user):
-    server = make_server(auth_failure_rate="3", workers="1", auth_failure="http")
+    server = make_server(auth_failure_rate="3", workers="1", auth_failure="http",
+                         metrics_listen="127.0.0.1:0")
     for _ in range(3):
         with pytest.raises(Refused) as refused:
             await Client.open(server, token_text="guess")
@@ -302,3 +310,4 @@ async def test_auth_frames_of_an_address_that_guesses_are_not_verified(make_serv
     answer = harness.ask_once(server.address(), "GET", "/ws/stats",
                               headers={"Authorization": "Bearer " + token(user, admin=True)})
     harness.assert_error(answer, 429, "RATE_LIMIT_EXCEEDED")
+    assert b"belfry_instance_auth_rate_refusals_total 3" in server.metrics().body
