@@ -1,7 +1,7 @@
 # Every option that limits what others may do is reached by a test that looks at what counts it:
 # each row of limits.def names an option, a counter of counters.def or closes.def, and a function of
-# tests/e2e whose text has the counter's name; the file must name the option. No option of the table's
-# section LIMITS is without a row.
+# tests/e2e whose text has the counter's name; the file must name the option. No option of the
+# table's section LIMITS is without a row.
 
 # body FILE FUNCTION: the function's text.
 body()
@@ -22,7 +22,7 @@ lint()
     grep -v '^#' tests/lint/limits.def >"$scratch/limits"
     rows shared/options.def OPTION | sed -nE 's/^([a-z0-9_]+),.*, *LIMITS,.*/\1/p' |
         while read -r option; do
-            grep -q "^$option " "$scratch/limits" || echo "$option: no test that reaches it is named"
+            grep -q "^$option " "$scratch/limits" || echo "$option: no test is named for it"
         done
     while read -r option counter file test; do
         grep -qFx "$counter" "$scratch/counters" || echo "$option: $counter is no counter"
