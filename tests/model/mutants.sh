@@ -65,9 +65,11 @@ mutant spoiled-reading-serves session_live.c flooded \
 mutant rest-not-owed session_lag.c slow \
     's/owe_rest(v, sent);/owe_rest(v, v->result.missed_count);/'
 mutant failed-reading-forgotten session_read.c errors \
-    '/^static void conclude/,/^}/s/session_retry_later(s);/;/'
+    '/^static void fail(/,/^}/s/session_retry_later(s);/;/'
 mutant link-not-awaited session_read.c trimmed \
-    's/!is_settled \&\& is_ahead/0 \&\& is_ahead/'
+    's/a->is_settled || !is_ahead/1 || !is_ahead/'
+mutant answer-survives-the-link session_read.c busy \
+    '/^void session_cancel_reading/,/^}/s/session_answer_free(u->answer);//'
 mutant marker-not-awaited marker.c trimmed \
     '/^void marker_want/,/^}/s/m->published + 1/m->published/'
 mutant left-out-forgotten session_read.c unreplayed \
