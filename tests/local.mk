@@ -59,6 +59,7 @@ unit_tests = \
     tests/unit/check_slab \
     tests/unit/check_slots \
     tests/unit/check_store \
+    tests/unit/check_stored \
     tests/unit/check_subscriber \
     tests/unit/check_text \
     tests/unit/check_tlsio \

@@ -54,6 +54,23 @@ START_TEST(what_is_no_sealed_segment_or_too_small_is_refused)
 }
 END_TEST
 
+START_TEST(a_sealed_text_is_read_whole_and_written_by_nobody)
+{
+    struct text_buf got = {0};
+    int fd = segment_seal_text("test", text_span_of("what is to be told"));
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(pwrite(fd, "W", 1, 0), -1);
+    ck_assert_int_eq(segment_read_text(fd, 17, &got), -EFBIG);
+    ck_assert_uint_eq(got.len, 0);
+    for (int i = 0; i < 2; i++) /* whoever read it before */
+        ck_assert_int_eq(segment_read_text(fd, 18, &got), 0);
+    ck_assert_str_eq(got.data, "what is to be toldwhat is to be told");
+    ck_assert_int_eq(segment_read_text(-1, 18, &got), -EBADF);
+    text_buf_free(&got);
+    close(fd);
+}
+END_TEST
+
 START_TEST(counters_of_another_master_are_the_same_counters)
 {
     struct counters mine, theirs;
@@ -172,6 +189,7 @@ int main(void)
     TCase *tc = tcase_create("segment");
     tcase_add_test(tc, what_one_process_writes_another_that_maps_it_reads);
     tcase_add_test(tc, what_is_no_sealed_segment_or_too_small_is_refused);
+    tcase_add_test(tc, a_sealed_text_is_read_whole_and_written_by_nobody);
     tcase_add_test(tc, counters_of_another_master_are_the_same_counters);
     tcase_add_test(tc, users_of_another_master_are_the_same_users);
     tcase_add_test(tc, a_trace_of_another_master_is_read);
