@@ -10,7 +10,6 @@
 
 #include "src/control.c"
 
-#include <fcntl.h>
 #include <sys/un.h>
 
 #include "shared/json.h"
@@ -20,9 +19,8 @@
 #define STEPS_MAX 100
 
 static struct control *control;
-static struct sockaddr_un address; /* of the listening socket: none of the file system */
-static socklen_t address_len;
-static int listening = -1;
+static char folder[40]; /* of the listening socket */
+static struct sockaddr_un address;
 static struct {
     int fd;             /* -1: not there */
     uint64_t ticket;    /* of the place it has in the server */
@@ -92,7 +90,7 @@ static void join(unsigned who)
         return;
     people[who].fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     FUZZ_CHECK(people[who].fd >= 0);
-    FUZZ_CHECK(connect(people[who].fd, (struct sockaddr *)&address, address_len) == 0);
+    FUZZ_CHECK(connect(people[who].fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     turn();
     FUZZ_CHECK(control->opened == opened + 1);
     for (size_t i = 0; i < CONTROL_CLIENTS; i++) {
@@ -185,16 +183,18 @@ static void take_step(struct fuzz_input *in)
     turn();
 }
 
+static void remove_folder(void)
+{
+    rmdir(folder);
+}
+
 static void begin_process(void)
 {
-    address.sun_family = AF_UNIX;
     FUZZ_CHECK(log_open("file:/dev/null", LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT) == 0);
-    listening = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    FUZZ_CHECK(listening >= 0);
-    FUZZ_CHECK(bind(listening, (struct sockaddr *)&address, sizeof(sa_family_t)) == 0);
-    FUZZ_CHECK(listen(listening, 16) == 0);
-    address_len = sizeof(address);
-    FUZZ_CHECK(getsockname(listening, (struct sockaddr *)&address, &address_len) == 0);
+    snprintf(folder, sizeof(folder), "/tmp/belfry-fuzz-%d", (int)getpid());
+    address.sun_family = AF_UNIX;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/control.sock", folder);
+    atexit(remove_folder);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -202,14 +202,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct control_handlers handlers = {on_status, on_reload, on_order, on_order,
                                                      on_question};
     struct fuzz_input in = {data, size};
-    struct unixsock_file file = {0};
-    if (listening < 0)
+    if (!folder[0])
         begin_process();
     struct ev_loop *loop = ev_loop_new(EVFLAG_NOENV);
-    int fd = fcntl(listening, F_DUPFD_CLOEXEC, 0);
-    FUZZ_CHECK(loop && fd >= 0);
-    FUZZ_CHECK(control_adopt(loop, "/nonexistent", fd, &file, &handlers, NULL, &control) == 0);
-    control_begin(control);
+    FUZZ_CHECK(loop);
+    FUZZ_CHECK(control_open(loop, address.sun_path, true, &handlers, NULL, &control) == 0);
     flags = 0;
     asked = 0;
     for (unsigned i = 0; i < CLIENTS; i++) {
@@ -226,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     turn();
     for (size_t i = 0; i < CONTROL_CLIENTS; i++) /* the others wait for an answer, or to be read */
         FUZZ_CHECK(control->clients[i].state != CLIENT_READING);
-    control_leave(control, true);
+    control_leave(control, false);
     control_free(control);
     ev_loop_destroy(loop);
     return 0;

@@ -611,6 +611,7 @@ def text():
     yield "ws:us%65r:x"
     yield "ws:\u00e4\u20ac\U0001f600:x"
     yield "NOTIFICATION, b ,,C"
+    yield ",".join("T%d" % n for n in range(90))
     yield "a{user_id}b"
     yield "{x}{user_id}"
     yield "n:{{user_id}}:x"
@@ -800,6 +801,8 @@ def control():
     yield says("explain\n") + says("explain u\n", 1) + says("kick u v\n", 2) + says("kick %zz\n", 3)
     yield flags(16) + says("kick u\n") + flags(24) + says("show i\n", 1)
     yield says("what\n") + says("", 1) + says("sta", 2) + step(1, 2, text="tus\n") + step(6, 2)
+    yield step(0) + step(0, 1) + flags(32) + flags(32) + step(6)
+    yield says("kick u\n") + flags(32) + step(4) + says("reload\n", 1) + flags(32) + step(5)
     yield step(0) + step(1, text="x" * 3000) + step(1, text="y" * 1500) + step(6)
     yield step(0) + step(7) + step(0, 1) + step(1, 1, text="kick u\n") + step(7, 1) + step(4, 1)
 
