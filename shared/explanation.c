@@ -40,7 +40,7 @@ static void on_record(void *data, struct text_span value)
     }
     struct verdict_fact *f = &q->facts[q->fact_count];
     if (inquiry_read_record(value, &f->record) == 0 &&
-        inquiry_string(value, "instance", f->instance, sizeof(f->instance)) > 0)
+        inquiry_read_instance(value, f->instance))
         q->fact_count++;
 }
 
@@ -192,8 +192,9 @@ static void add_notes(const struct explanation *q, struct text_buf *b)
     struct text_span part;
     char text[EXPLANATION_TEXT_BYTES];
     if (!q->has_server) {
-        text_addf(b, "note       the server could not be asked%s%s\n", q->refusal[0] ? ": " : "",
-                  q->refusal);
+        text_addf(b, "note       the server could not be asked%s", q->refusal[0] ? ": " : "");
+        add_escaped(b, q->refusal);
+        text_addc(b, '\n');
         return;
     }
     if (!number_of(q->reply, "trace_size"))
@@ -205,9 +206,11 @@ static void add_notes(const struct explanation *q, struct text_buf *b)
         text_adds(b, "note       not every worker answered in time\n");
     if (!json_find(q->reply, "others", &part))
         return;
-    if (inquiry_string(part, "error", text, sizeof(text)) > 0)
-        text_addf(b, "note       other instances could not be asked: %s\n", text);
-    else if (number_of(part, "answered") < number_of(part, "links"))
+    if (inquiry_string(part, "error", text, sizeof(text)) > 0) {
+        text_adds(b, "note       other instances could not be asked: ");
+        add_escaped(b, text);
+        text_addc(b, '\n');
+    } else if (number_of(part, "answered") < number_of(part, "links"))
         text_addf(b, "note       %lld worker%s of other instances did not answer in time\n",
                   (number_of(part, "links") - number_of(part, "answered")),
                   number_of(part, "links") - number_of(part, "answered") == 1 ? "" : "s");

@@ -113,9 +113,8 @@ static bool read_flag(struct text_span object, const char *name)
     return json_find(object, name, &value) && text_span_eq(value, "true");
 }
 
-/* An instance's id is a UUID; letters, digits and hyphens also keep it harmless in a channel's
- * name. */
-static bool read_instance(struct text_span object, char out[INQUIRY_INSTANCE_BYTES])
+/* It is a UUID; letters, digits and hyphens also keep it harmless in a channel's name. */
+bool inquiry_read_instance(struct text_span object, char out[INQUIRY_INSTANCE_BYTES])
 {
     long len = inquiry_string(object, "instance", out, INQUIRY_INSTANCE_BYTES);
     return len > 0 && !out[strspn(out, "0123456789abcdefghijklmnopqrstuvwxyz-")];
@@ -180,7 +179,7 @@ int inquiry_read_request(const char *bytes, size_t len, struct inquiry *out)
     int64_t slot;
     *out = (struct inquiry){0};
     if (!is_object(bytes, len, &object) || !read_ask(object, &out->ask) ||
-        !read_instance(object, out->instance) ||
+        !inquiry_read_instance(object, out->instance) ||
         !inquiry_number(object, "worker", 0, UINT16_MAX, &slot) ||
         !read_hex(object, "request", &out->number))
         return -EINVAL;
@@ -284,7 +283,7 @@ int inquiry_read_answer(const char *bytes, size_t len, struct inquiry_message *o
     struct inquiry *q = &out->head;
     int64_t links, trace_size, closed;
     *q = (struct inquiry){.kind = INQUIRY_REMOTE};
-    if (!is_object(bytes, len, &object) || !read_instance(object, q->instance) ||
+    if (!is_object(bytes, len, &object) || !inquiry_read_instance(object, q->instance) ||
         !read_hex(object, "request", &q->number) ||
         !inquiry_number(object, "links", 0, UINT16_MAX, &links) ||
         !inquiry_number(object, "trace_size", 0, TRACE_MAX_RECORDS, &trace_size) ||

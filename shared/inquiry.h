@@ -117,6 +117,8 @@ void inquiry_write_record(struct text_buf *out, const struct inquiry_record *r,
                           const char *instance);
 /* 0, -EINVAL, or -ENOTSUP for one this version does not know. */
 int inquiry_read_record(struct text_span object, struct inquiry_record *out);
+/* An object's member "instance". False when it is none that an instance can have. */
+bool inquiry_read_instance(struct text_span object, char out[INQUIRY_INSTANCE_BYTES]);
 
 /* ---- members of a checked JSON object ---- */
 

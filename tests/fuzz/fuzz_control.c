@@ -60,7 +60,8 @@ static void on_order(void *data)
 static int on_question(void *data, uint64_t ticket, enum inquiry_ask ask, struct text_span user,
                        struct text_span id, int64_t within_ms)
 {
-    (void)data, (void)ask, (void)within_ms;
+    (void)data, (void)ask;
+    FUZZ_CHECK(within_ms >= 0);
     FUZZ_CHECK(user.len < CONTROL_REQUEST_BYTES && id.len < CONTROL_REQUEST_BYTES);
     fuzz_touch(user);
     fuzz_touch(id);

@@ -1,7 +1,8 @@
 /*
  * fuzz_reply.c - what the server answers to belfryctl on the control socket (src/ctl_control.c,
- * ctl_reply.c, ctl_status.c, ctl_top.c, ctl_conns.c, ctl_explain.c, verdict.c). The input is one
- * byte, for the subcommand and whether it is to print JSON, and the answer's bytes.
+ * ctl_reply.c, ctl_status.c, ctl_top.c, ctl_conns.c, ctl_explain.c, shared/explanation.c,
+ * verdict.c). The input is one byte, for the subcommand and whether it is to print JSON, and the
+ * answer's bytes.
  *
  * Holds: what is printed for people is lines of text without control characters, whatever came;
  * what is printed as JSON is JSON.

@@ -880,6 +880,11 @@ def reply():
          record("given", 1, serial="2f"), record("nonsense"), {}],
         [],
     ]
+    yield b"\5" + json.dumps({
+        **explained, "records": [], "trace_size": 0, "cut": True, "workers": {"asked": 1},
+        "others": {"asked": False, "error": "it\u001b[2J"},
+    }).encode() + b"\n"
+    yield b"\5" + json.dumps({**explained, "others": {"links": 3, "answered": 1}}).encode() + b"\n"
     refused = {"ok": False, "error": "line\ntwo\u001b[2J\u009b2J"}
     for byte in (0, 1, 8, 9):
         yield bytes([byte]) + json.dumps(status).encode() + b"\n"
