@@ -2,12 +2,14 @@
 
 #include "workers/modules.h"
 
+#include "shared/clock.h"
 #include "shared/options.h"
 #include "workers/acceptor.h"
 #include "workers/admission.h"
 #include "workers/canary.h"
 #include "workers/conn.h"
 #include "workers/deflate.h"
+#include "workers/delivery.h"
 #include "workers/guessers.h"
 #include "workers/handover.h"
 #include "workers/hub.h"
@@ -71,4 +73,20 @@ void modules_free(struct worker *w)
     hub_free(w->hub);
     pressure_free(w->pressure);
     guessers_free(w->guessers);
+}
+
+bool modules_end_turn(struct worker *w, int64_t busy_us)
+{
+    counters_doing(DOING_REPLY, 0);
+    bool is_left = session_work(w, clock_mono_us());
+    counters_doing(DOING_MESSAGE, 0);
+    if (clock_mono_us() >= busy_us)
+        subscriber_look(w->subscriber);
+    is_left = session_relay_broadcasts(w) || is_left;
+    pressure_turn(w->pressure);
+    conns_flush(w->conns, true); /* messages leave before handshakes take their time */
+    delivery_end();
+    if (conns_admit(w->conns))
+        conns_flush(w->conns, true);
+    return is_left;
 }

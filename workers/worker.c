@@ -22,7 +22,6 @@
 #include "workers/handover.h"
 #include "workers/inquest.h"
 #include "workers/modules.h"
-#include "workers/pressure.h"
 #include "workers/sandbox.h"
 #include "workers/session.h"
 #include "workers/store.h"
@@ -479,21 +478,11 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     struct life *life = prepare->data;
     (void)events;
     get_ready_in_time(life);
-    counters_doing(DOING_REPLY, 0);
-    bool is_left = session_work(&life->worker, clock_mono_us());
-    counters_doing(DOING_MESSAGE, 0);
-    if (life->is_busy || clock_mono_us() - life->turn_us >= BUSY_US) /* more came meanwhile */
-        subscriber_look(life->worker.subscriber);
-    is_left = session_relay_broadcasts(&life->worker) || is_left;
-    if (is_left && !ev_is_active(&life->more)) {
+    int64_t busy_us = life->is_busy ? 0 : life->turn_us + BUSY_US;
+    if (modules_end_turn(&life->worker, busy_us) && !ev_is_active(&life->more)) {
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }
-    pressure_turn(life->worker.pressure);
-    conns_flush(life->worker.conns, true); /* messages leave before handshakes take their time */
-    delivery_end();
-    if (conns_admit(life->worker.conns))
-        conns_flush(life->worker.conns, true);
     if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
         leave(life);
     if (life->turn_us) { /* not before the first turn */

@@ -203,6 +203,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct control_handlers handlers = {on_status, on_reload, on_order, on_order,
                                                      on_question};
     struct fuzz_input in = {data, size};
+    struct unixsock_file file;
+    const char *path;
     if (!folder[0])
         begin_process();
     struct ev_loop *loop = ev_loop_new(EVFLAG_NOENV);
@@ -224,6 +226,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     turn();
     for (size_t i = 0; i < CONTROL_CLIENTS; i++) /* the others wait for an answer, or to be read */
         FUZZ_CHECK(control->clients[i].state != CLIENT_READING);
+    FUZZ_CHECK(control_socket(control, &path, &file) >= 0 && !strcmp(path, address.sun_path));
     control_leave(control, false);
     control_free(control);
     ev_loop_destroy(loop);

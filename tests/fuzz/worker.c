@@ -582,10 +582,7 @@ static void on_turn_start(struct ev_loop *loop, struct ev_check *c, int events)
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *p, int events)
 {
     (void)loop, (void)p, (void)events;
-    session_relay_broadcasts(&fuzz_worker);
-    conns_flush(fuzz_worker.conns, true);
-    if (conns_admit(fuzz_worker.conns))
-        conns_flush(fuzz_worker.conns, true);
+    modules_end_turn(&fuzz_worker, INT64_MAX); /* what is left waits for the next turn, which comes */
 }
 
 static void serve_redis(void)
@@ -668,7 +665,8 @@ static void begin_process(void)
                                   .token_keys = token_keys,
                                   .instance_id = "fuzz",
                                   .pages = &pages,
-                                  .control_fd = -1};
+                                  .control_fd = -1,
+                                  .memory_fd = -1};
 }
 
 static void set_options(unsigned flags)
