@@ -2,31 +2,19 @@
 
 #include "src/pages.h"
 
-/* Served when npm has not built the other one. Self-contained: no address but the server's own. The
- * mark stands for the token and occurs once. */
-const char pages_plain[] =
+/* Served when npm has not built the other one. No address but the server's own. The mark stands for
+ * the token and occurs once. */
+static const char html[] =
     "<!doctype html>\n"
     "<html lang=\"en\">\n"
     "<head>\n"
     "<meta charset=\"utf-8\">\n"
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<meta name=\"referrer\" content=\"no-referrer\">\n"
+    "<meta name=\"belfry-token\" content=\"@TOKEN@\">\n"
     "<title>Belfry demo</title>\n"
-    "<style>\n"
-    "  :root { color-scheme: light dark; }\n"
-    "  body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;\n"
-    "         padding: 0 1rem; }\n"
-    "  h1 { margin: 0; }\n"
-    "  #state { font-weight: 600; }\n"
-    "  #log { list-style: none; padding: 0; font: 13px/1.4 ui-monospace, monospace; }\n"
-    "  #log li { border-top: 1px solid #8886; padding: .4rem 0; white-space: pre-wrap;\n"
-    "            overflow-wrap: anywhere; }\n"
-    "  #log b { display: inline-block; min-width: 16rem; }\n"
-    "  .out { opacity: .65; }\n"
-    "  form { display: flex; gap: .5rem; flex-wrap: wrap; margin: 1rem 0; }\n"
-    "  input { flex: 1 1 20rem; font: inherit; padding: .3rem; }\n"
-    "  button { font: inherit; padding: .3rem .8rem; }\n"
-    "</style>\n"
+    "<script src=\"/plain.js\" defer></script>\n"
+    "<link rel=\"stylesheet\" href=\"/plain.css\">\n"
     "</head>\n"
     "<body>\n"
     "<h1>Belfry</h1>\n"
@@ -39,9 +27,27 @@ const char pages_plain[] =
     "  <button>Send</button>\n"
     "</form>\n"
     "<ul id=\"log\" aria-live=\"polite\"></ul>\n"
-    "<script>\n"
+    "</body>\n"
+    "</html>\n";
+
+static const char css[] =
+    ":root { color-scheme: light dark; }\n"
+    "body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;\n"
+    "       padding: 0 1rem; }\n"
+    "h1 { margin: 0; }\n"
+    "#state { font-weight: 600; }\n"
+    "#log { list-style: none; padding: 0; font: 13px/1.4 ui-monospace, monospace; }\n"
+    "#log li { border-top: 1px solid #8886; padding: .4rem 0; white-space: pre-wrap;\n"
+    "          overflow-wrap: anywhere; }\n"
+    "#log b { display: inline-block; min-width: 16rem; }\n"
+    ".out { opacity: .65; }\n"
+    "form { display: flex; gap: .5rem; flex-wrap: wrap; margin: 1rem 0; }\n"
+    "input { flex: 1 1 20rem; font: inherit; padding: .3rem; }\n"
+    "button { font: inherit; padding: .3rem .8rem; }\n";
+
+static const char js[] =
     "'use strict';\n"
-    "const token = '@TOKEN@';\n"
+    "const token = document.querySelector('meta[name=belfry-token]').content;\n"
     "const byId = id => document.getElementById(id);\n"
     "const commands = {\n"
     "  'ping': () => ({type: 'ping', payload: {sent_at: Date.now()}}),\n"
@@ -118,7 +124,11 @@ const char pages_plain[] =
     "  byId('buttons').append(button, ' ');\n"
     "}\n"
     "byId('form').onsubmit = event => { event.preventDefault(); send(byId('text').value); };\n"
-    "connect();\n"
-    "</script>\n"
-    "</body>\n"
-    "</html>\n";
+    "connect();\n";
+
+const struct pages_text pages_plain[] = {
+    {"/", "text/html;charset=utf-8", html},
+    {"/plain.css", "text/css;charset=utf-8", css},
+    {"/plain.js", "text/javascript;charset=utf-8", js},
+    {0},
+};

@@ -86,17 +86,15 @@ static void add_with_token(struct text_buf *out, const char *html, size_t len, c
     text_add(out, html + before, len - before);
 }
 
-static int add_html(struct pages *p, const struct pages_file *file, struct text_buf *plain,
-                    const char *token)
+static int add_text(struct pages *p, const struct pages_text *text, const char *token)
 {
     struct text_buf body = {0};
-    add_with_token(&body, plain->data, plain->len, token);
-    text_buf_free(plain);
+    add_with_token(&body, text->text, strlen(text->text), token);
     if (body.failed) {
         text_buf_free(&body);
         return -ENOMEM;
     }
-    add_page(p, file->route, file->content_type, &body);
+    add_page(p, text->route, text->content_type, &body);
     return pack(p->items[p->count - 1].plain, &p->items[p->count - 1].gzip);
 }
 
@@ -104,26 +102,16 @@ static int add_file(struct pages *p, const struct pages_file *file, const char *
 {
     struct text_buf plain = {0};
     int error = unpack(file, &plain);
-    if (error) {
-        text_buf_free(&plain);
-        return error;
+    if (!error && !strncmp(file->content_type, "text/html", strlen("text/html")))
+        error = add_text(p, &(struct pages_text){file->route, file->content_type, plain.data},
+                         token);
+    else if (!error) {
+        add_page(p, file->route, file->content_type, &plain);
+        p->items[p->count - 1].gzip =
+            (struct text_span){(const char *)file->gzip, file->gzip_bytes};
+        return 0;
     }
-    if (!strncmp(file->content_type, "text/html", strlen("text/html")))
-        return add_html(p, file, &plain, token);
-    add_page(p, file->route, file->content_type, &plain);
-    p->items[p->count - 1].gzip =
-        (struct text_span){(const char *)file->gzip, file->gzip_bytes};
-    return 0;
-}
-
-static int add_plain(struct pages *p, const char *token)
-{
-    const struct pages_file file = {.route = "/", .content_type = "text/html;charset=utf-8"};
-    struct text_buf html = {0};
-    text_adds(&html, pages_plain);
-    int error = html.failed ? -ENOMEM : add_html(p, &file, &html, token);
-    if (!error)
-        p->items[p->count - 1].has_inline_script = true;
+    text_buf_free(&plain);
     return error;
 }
 
@@ -137,13 +125,15 @@ static bool is_demo(const struct pages_file *file)
 
 int pages_make(bool with_demo, const char *token, struct pages **out)
 {
-    size_t count = 0;
+    size_t count = 0, plain_count = 0;
     int error = 0;
     while (pages_files[count].route)
         count++;
+    while (pages_plain[plain_count].route)
+        plain_count++;
     struct pages *p = calloc(1, sizeof(*p));
     if (p)
-        p->items = calloc(count + 1, sizeof(*p->items));
+        p->items = calloc(count + plain_count, sizeof(*p->items));
     if (!p || !p->items) {
         free(p);
         return -ENOMEM;
@@ -152,8 +142,9 @@ int pages_make(bool with_demo, const char *token, struct pages **out)
         if (with_demo || !is_demo(&pages_files[i]))
             error = add_file(p, &pages_files[i], token);
     }
-    if (!error && with_demo && !pages_find(p, text_span_of("/")))
-        error = add_plain(p, token);
+    bool is_plain = with_demo && !error && !pages_find(p, text_span_of("/"));
+    for (size_t i = 0; i < plain_count && is_plain && !error; i++)
+        error = add_text(p, &pages_plain[i], token);
     if (error)
         pages_free(p);
     else

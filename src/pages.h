@@ -21,8 +21,15 @@ struct pages_file {
 
 /* Made by client/embed; ends with a row of NULL. */
 extern const struct pages_file pages_files[];
-/* demo_page.c: HTML. */
-extern const char pages_plain[];
+/* One that is served where npm built nothing. */
+struct pages_text {
+    const char *route;
+    const char *content_type;
+    const char *text;
+};
+
+/* demo_page.c: the page at "/" and what belongs to it; ends with a row of NULL. */
+extern const struct pages_text pages_plain[];
 
 /* Without with_demo only the operator's page and what belongs to it, which may be nothing at all;
  * with it the demo page, too: @TOKEN@ in it becomes token (NULL: nothing). 0, -ENOMEM or -EBADMSG

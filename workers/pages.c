@@ -61,9 +61,7 @@ void pages_serve(const struct request *rq, const struct page *page)
     bool is_gzip = page->gzip.len > 0 && takes_gzip(rq->http);
     text_addf(&headers, "Cache-Control: %s\r\nETag: W/%s\r\nVary: Accept-Encoding\r\n",
               page->is_asset ? "public, max-age=31536000, immutable" : "no-cache", page->etag);
-    text_adds(&headers, "Referrer-Policy: no-referrer\r\n");
-    if (!page->has_inline_script)
-        text_adds(&headers, POLICY);
+    text_adds(&headers, "Referrer-Policy: no-referrer\r\n" POLICY);
     if (has_it(rq->http, page)) {
         reply_with_headers(rq->reply, 304, NULL, &headers, (struct text_span){NULL, 0});
         return;

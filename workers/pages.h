@@ -23,7 +23,6 @@ struct page {
     const char *content_type;
     char etag[PAGES_ETAG_BYTES]; /* of the plain body, with quotes */
     bool is_asset;               /* its name changes with its content: may be kept for ever */
-    bool has_inline_script;      /* no policy holds for it */
     struct text_span plain, gzip; /* gzip.len 0: plain only */
 };
 
