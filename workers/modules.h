@@ -15,8 +15,8 @@ const char *modules_make(struct worker *w);
 /* Those that are there, and the acceptor. */
 void modules_free(struct worker *w);
 /* Answers and broadcasts go on, what was queued leaves, who waits is let in. True: something is left
- * for another turn. busy_us: clock_mono_us from which on the turn counts as a long one, in which more
- * messages have come meanwhile. */
+ * for another turn. busy_us: clock_mono_us from which on the turn counts as a long one, in which
+ * more messages have come meanwhile. */
 bool modules_end_turn(struct worker *w, int64_t busy_us);
 
 #endif

@@ -582,7 +582,7 @@ static void on_turn_start(struct ev_loop *loop, struct ev_check *c, int events)
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *p, int events)
 {
     (void)loop, (void)p, (void)events;
-    modules_end_turn(&fuzz_worker, INT64_MAX); /* what is left waits for the next turn, which comes */
+    modules_end_turn(&fuzz_worker, INT64_MAX); /* what is left waits for the next, which comes */
 }
 
 static void serve_redis(void)
