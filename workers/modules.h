@@ -1,7 +1,7 @@
 /*
- * modules.h - what a worker is made of: made and freed in order, and what they do at the end of each
- * turn of the loop. For worker.c, and for tests that want a whole worker with a loop and a clock of
- * their own.
+ * modules.h - what a worker is made of: made and freed in order, and what they do at the end of
+ * each turn of the loop. For worker.c, and for tests that want a whole worker with a loop and a
+ * clock of their own.
  */
 #ifndef BELFRY_WORKERS_MODULES_H
 #define BELFRY_WORKERS_MODULES_H
@@ -14,9 +14,9 @@
 const char *modules_make(struct worker *w);
 /* Those that are there, and the acceptor. */
 void modules_free(struct worker *w);
-/* Answers and broadcasts go on, what was queued leaves, who waits is let in. True: something is left
- * for another turn. busy_us: clock_mono_us from which on the turn counts as a long one, in which
- * more messages have come meanwhile. */
+/* Answers and broadcasts go on, what was queued leaves, who waits is let in. True: something is
+ * left for another turn. busy_us: clock_mono_us from which on the turn counts as a long one, in
+ * which more messages have come meanwhile. */
 bool modules_end_turn(struct worker *w, int64_t busy_us);
 
 #endif
