@@ -4,7 +4,8 @@
  * is one byte of flags and one or more messages, a NUL between them.
  *
  * Holds: a message gets at most one reply, JSON but for "pong", not much longer than what was said;
- * what goes to Redis is bounded; nothing is closed but for authentication.
+ * what goes to Redis is bounded; nothing is closed but for authentication,
+ * or too much of it.
  */
 #include "config.h"
 
@@ -60,7 +61,7 @@ void conn_send_text(struct conn *c, const char *text, size_t len)
 void conn_close(struct conn *c, enum close_reason reason)
 {
     (void)c;
-    FUZZ_CHECK(reason == CLOSE_AUTH || reason == CLOSE_INTERNAL);
+    FUZZ_CHECK(reason == CLOSE_AUTH || reason == CLOSE_RATE || reason == CLOSE_INTERNAL);
     closes++;
 }
 
