@@ -4,8 +4,7 @@
  * is one byte of flags and one or more messages, a NUL between them.
  *
  * Holds: a message gets at most one reply, JSON but for "pong", not much longer than what was said;
- * what goes to Redis is bounded; nothing is closed but for authentication,
- * or too much of it.
+ * what goes to Redis is bounded; nothing is closed but for authentication, or too much of it.
  */
 #include "config.h"
 
