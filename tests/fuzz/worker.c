@@ -191,11 +191,6 @@ void redislink_reset(struct redislink *l, const char *why)
     l->is_doomed = true;
 }
 
-void redislink_look(struct redislink *l)
-{
-    (void)l; /* what has come was handed out when the script said so */
-}
-
 struct redisAsyncContext *redislink_async(const struct redislink *l)
 {
     return l->is_up && !l->is_doomed ? &redis.context : NULL;
