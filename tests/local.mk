@@ -229,7 +229,10 @@ tests_model_model_SOURCES = \
     tests/model/main.c \
     tests/model/model.h \
     tests/model/steps.c \
-    tests/model/world.c
+    tests/model/world.c \
+    workers/slab.c
+# Whose memory is the arena's, so that it is put back like all else.
+tests_model_model_CPPFLAGS = $(AM_CPPFLAGS) -DSLAB_IS_HEAP
 tests_model_model_LDADD = $(worker_libs)
 tests_model_model_LDFLAGS = $(AM_LDFLAGS) $(model_wrap)
 model_wrap = -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free

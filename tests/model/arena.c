@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "tests/model/model.h"
-#include "workers/slab.h"
 
 #define CLASSES 11
 #define SLOTS 64
@@ -250,39 +249,4 @@ uint64_t hash_graph(uint64_t h, const void *root, size_t len)
         }
     }
     return h;
-}
-
-/* ---- slabs: of memory that can be put back, too ---- */
-
-struct slab {
-    size_t size;
-};
-
-struct slab *slab_new(size_t size)
-{
-    struct slab *s = malloc(sizeof(*s));
-    if (s)
-        s->size = size;
-    return s;
-}
-
-void slab_free(struct slab *s)
-{
-    free(s);
-}
-
-void *slab_take(struct slab *s)
-{
-    return calloc(1, s->size);
-}
-
-void slab_give(struct slab *s, void *object)
-{
-    (void)s;
-    free(object);
-}
-
-void slab_trim(struct slab *s)
-{
-    (void)s;
 }
