@@ -471,7 +471,8 @@ async def test_with_the_server_away_the_list_is_told(redis, tmp_path, user):
     await explain(config, user, "never-seen", expect=FAILED)
 
 
-async def test_with_redis_away_the_traces_are_told(make_redis, make_server, user):
+async def delivered_before_redis_went(make_redis, make_server, user):
+    """Server, device, and the message it was given; Redis is away since."""
     redis = make_redis()
     server = make_server(redis, workers="1")
     a = await Client.attach(server, user)
@@ -481,6 +482,11 @@ async def test_with_redis_away_the_traces_are_told(make_redis, make_server, user
     redis.kill()
     await eventually_async(lambda: not server.status()["totals"]["redis"]["redis_command_up"],
                            "the link is down")
+    return server, a, body
+
+
+async def test_with_redis_away_the_traces_are_told(make_redis, make_server, user):
+    server, a, body = await delivered_before_redis_went(make_redis, make_server, user)
     answer = await explain(server, user, body["id"])
     assert answer.body["stored"] is None and answer.device(a)["outcome"] == "delivered"
     assert answer.body["server"]["others"]["error"]
@@ -641,15 +647,7 @@ async def test_every_instance_tells_over_http_what_belfryctl_tells(redis, server
 
 
 async def test_over_http_with_redis_away_the_traces_are_told(make_redis, make_server, user):
-    redis = make_redis()
-    server = make_server(redis, workers="1")
-    a = await Client.attach(server, user)
-    body = message(user=user)
-    produce(redis, user, body)
-    await a.next()
-    redis.kill()
-    await eventually_async(lambda: not server.status()["totals"]["redis"]["redis_command_up"],
-                           "the link is down")
+    server, a, body = await delivered_before_redis_went(make_redis, make_server, user)
     told = await over_http(server, user, body["id"])
     assert told["stored"] is None and told["devices"][0]["outcome"] == "delivered"
     assert [li["text"] for li in told["lines"] if li["about"] == "note"]
