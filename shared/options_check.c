@@ -115,6 +115,8 @@ static void check_place(struct checker *c, enum option_id id, const char *path, 
         return;
     if (stat(dir, &st) < 0)
         say(c, is_error, id, "the directory of \"%s\": %s", shown(path, safe), strerror(errno));
+    else if (!S_ISDIR(st.st_mode))
+        say(c, true, id, "the directory of \"%s\": %s", shown(path, safe), strerror(ENOTDIR));
     else if (!stat(path, &st) && S_ISDIR(st.st_mode))
         say(c, true, id, "\"%s\" is a directory", shown(path, safe));
     free(dir);

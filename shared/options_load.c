@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shared/clock.h"
 #include "shared/options_priv.h"
 
 #ifndef BELFRY_SYSCONFDIR
@@ -17,6 +19,7 @@
 
 #define FILE_MAX_BYTES (1 << 20)
 #define LINE_MAX_BYTES 8192
+#define FILE_WAIT_MS 3000 /* what is no file on a disk may take to be there: <(COMMAND), say */
 #define NAME_SHOWN_BYTES 64
 #define ERRORS_MAX 100 /* a file of another kind should not fill a screen for each of its lines */
 
@@ -346,6 +349,24 @@ static void read_lines(struct loader *l, const char *file, char *text, size_t le
     }
 }
 
+/* As read, but with an end: a pipe into which nobody writes must not hold up a master that reloads.
+ * (Such a pipe is at its end for read, but not for poll.) */
+static ssize_t read_until(int fd, char *to, size_t cap, int64_t deadline_ms)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    for (;;) {
+        int64_t left = deadline_ms - clock_mono_ms();
+        int count = poll(&ready, 1, left > 0 ? (int)left : 0);
+        ssize_t n = count > 0 ? read(fd, to, cap) : count;
+        if (count == 0)
+            errno = ETIMEDOUT;
+        if (count > 0 && n >= 0)
+            return n;
+        if (errno != EINTR && (errno != EAGAIN || left <= 0))
+            return -1;
+    }
+}
+
 /* Reads all of fd. Length, -EFBIG or another negative errno; *out (given) has a NUL behind it. */
 static ssize_t read_all(int fd, char **out)
 {
@@ -353,10 +374,9 @@ static ssize_t read_all(int fd, char **out)
     if (!text)
         return -ENOMEM;
     size_t len = 0;
+    int64_t deadline_ms = clock_mono_ms() + FILE_WAIT_MS;
     for (;;) {
-        ssize_t n = read(fd, text + len, FILE_MAX_BYTES + 1 - len);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = read_until(fd, text + len, FILE_MAX_BYTES + 1 - len, deadline_ms);
         if (n < 0 || len + (size_t)n > FILE_MAX_BYTES) {
             int rc = n < 0 ? -errno : -EFBIG;
             free(text);
@@ -379,7 +399,7 @@ static void read_file(struct loader *l)
     text_add_escaped(&shown, path, strlen(path), 250);
     l->o->file = strdup("");
     ssize_t len = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (shown.failed || !l->o->file) {
         l->no_memory = true;
         goto out;

@@ -1,9 +1,12 @@
 #include "config.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "shared/options_priv.h"
+
+#define BEGINNING_BYTES 3 /* of a name tell which one is meant */
 
 /* ---- rows ---- */
 
@@ -64,9 +67,24 @@ int options_find(const char *name)
     return -1;
 }
 
-const char *options_nearest(const char *name)
+/* The first option whose name begins so: jwt-secret, max-conn. */
+static const char *begun_by(const char *name)
 {
-    const char *best = NULL;
+    size_t len = strlen(name);
+    for (int id = 0; len >= BEGINNING_BYTES && id < OPTIONS; id++)
+        if (!strncmp(options_table[id].name, name, len))
+            return options_table[id].name;
+    return NULL;
+}
+
+const char *options_nearest(const char *given)
+{
+    char name[OPTIONS_NAME_BYTES * 2] = "";
+    for (size_t i = 0; given[i] && i < sizeof(name) - 1; i++)
+        name[i] = given[i] == '_' ? '-' : (char)tolower((unsigned char)given[i]);
+    const char *best = begun_by(name);
+    if (best)
+        return best;
     size_t best_distance = strlen(name) / 3 + 2; /* farther than this is another word */
     for (int id = 0; id < OPTIONS; id++) {
         size_t distance = text_distance(name, options_table[id].name);

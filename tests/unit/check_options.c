@@ -266,6 +266,10 @@ START_TEST(unknown_options_name_the_nearest_one)
     ck_assert_int_eq(load(longest), -EINVAL);
     ck_assert_str_eq(options_nearest("pinginterval"), "ping-interval");
     ck_assert_str_eq(options_nearest("worker"), "workers");
+    ck_assert_str_eq(options_nearest("jwt-secret"), "jwt-secret-file");
+    ck_assert_str_eq(options_nearest("max-conn"), "max-connections");
+    ck_assert_str_eq(options_nearest("REDIS_URL"), "redis-url");
+    ck_assert_ptr_null(options_nearest("zz"));
     ck_assert_ptr_null(options_nearest("zzzzzzzz"));
     ck_assert_ptr_null(options_nearest(""));
 }
@@ -404,6 +408,24 @@ START_TEST(a_file_that_cannot_be_read_is_an_error)
     ck_assert_int_eq(load(), -EINVAL);
     assert_holds(&errors, "larger than 1M");
     free(big);
+}
+END_TEST
+
+START_TEST(a_pipe_is_read_but_not_waited_for_for_ever)
+{
+    static const char text[] = "workers = 3\n";
+    char config[80];
+    int ends[2];
+    ck_assert_int_eq(mkfifo(file, 0600), 0);
+    ck_assert_int_eq(load(), -EINVAL); /* nobody writes */
+    assert_holds(&errors, "b.conf: cannot be read: Connection timed out\n");
+    ck_assert_int_eq(pipe(ends), 0);
+    ck_assert_int_eq(write(ends[1], text, strlen(text)), (ssize_t)strlen(text));
+    close(ends[1]);
+    snprintf(config, sizeof(config), "--config=/dev/fd/%d", ends[0]);
+    ck_assert_int_eq(load(config), 0);
+    ck_assert_int_eq(o->workers, 3);
+    close(ends[0]);
 }
 END_TEST
 
@@ -746,6 +768,7 @@ int main(void)
     tcase_add_test(tc, a_nul_byte_and_a_long_line_name_their_line);
     tcase_add_test(tc, a_scalar_given_twice_in_the_file_is_a_warning);
     tcase_add_test(tc, a_file_that_cannot_be_read_is_an_error);
+    tcase_add_test(tc, a_pipe_is_read_but_not_waited_for_for_ever);
     tcase_add_test(tc, a_file_of_nonsense_does_not_flood_the_screen);
     tcase_add_test(tc, a_file_cut_short_at_any_byte_is_read_within_its_end);
     tcase_add_test(tc, any_single_byte_change_of_a_file_is_survived);

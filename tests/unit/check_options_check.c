@@ -102,6 +102,10 @@ START_TEST(places_of_files_are_looked_at)
     ck_assert_int_eq(check(), -EINVAL);
     assert_holds(&errors, "--log-target: the directory of \"");
     assert_holds(&errors, "none/log\": No such file or directory\n");
+    write_bytes(in_folder("none"), "", 0);
+    ck_assert_int_eq(check(), -EINVAL);
+    assert_holds(&errors, "none/log\": Not a directory\n");
+    unlink(in_folder("none"));
     ck_assert_int_eq(load(secret(), pid, "--control-socket=/nowhere/c", "--listen=unix:/nowhere/l"),
                      0);
     ck_assert_int_eq(check(), 0); /* who starts belfryd may make them */
