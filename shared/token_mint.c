@@ -44,7 +44,8 @@ static int put_claim(cJSON *root, const struct token_claim_path *path, cJSON *va
 static int fill_claims(const struct token_keys *k, const struct token_request *what,
                        int64_t now_ms, cJSON *root)
 {
-    int64_t iat_s = now_ms / 1000, exp_s = (now_ms + what->ttl_ms + 999) / 1000;
+    int64_t iat_s = now_ms / 1000;
+    int64_t exp_s = iat_s + (what->ttl_ms + (what->ttl_ms > 0 ? 999 : 0)) / 1000;
     if (!cJSON_AddNumberToObject(root, "iat", (double)iat_s) ||
         !cJSON_AddNumberToObject(root, "exp", (double)exp_s))
         return -ENOMEM;

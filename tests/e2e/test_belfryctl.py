@@ -164,7 +164,8 @@ def test_a_token_stands_alone_on_stdout(alone):
     assert len(result.lines) == 1 and result.err == ""
     claims = jwt.decode(result.lines[0], SECRET, algorithms=["HS256"])
     assert claims["sub"] == "alice" and "role" not in claims
-    assert 280 <= claims["exp"] - time.time() <= 301
+    assert 280 <= claims["exp"] - time.time() <= 300
+    assert claims["exp"] - claims["iat"] == 300
     admin = jwt.decode(ctl(alone, "token", "--user=r", "--admin").out.strip(), SECRET,
                        algorithms=["HS256"])
     assert admin["role"] == "admin" and admin["exp"] - time.time() > 3500

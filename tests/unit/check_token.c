@@ -496,9 +496,9 @@ START_TEST(a_made_token_holds_for_its_time)
     ck_assert_int_eq(verify(k, token), TOKEN_OK);
     ck_assert_str_eq(claims.user_id, "u\"1\"");
     ck_assert(!claims.is_admin);
-    ck_assert_int_eq(claims.expires_at_ms, NOW_MS + 61000); /* rounded up to the second */
-    ck_assert_int_eq(token_verify(k, token, strlen(token), NOW_MS + 60999, &claims), TOKEN_OK);
-    ck_assert_int_eq(token_verify(k, token, strlen(token), NOW_MS + 61000, &claims), TOKEN_EXPIRED);
+    ck_assert_int_eq(claims.expires_at_ms, NOW_MS + 60000); /* counted from iat, in seconds */
+    ck_assert_int_eq(token_verify(k, token, strlen(token), NOW_MS + 59999, &claims), TOKEN_OK);
+    ck_assert_int_eq(token_verify(k, token, strlen(token), NOW_MS + 60000, &claims), TOKEN_EXPIRED);
     free(token);
     ck_assert_int_eq(token_mint(k, request("u", true, -60000), NOW_MS, &token), 0);
     ck_assert_int_eq(verify(k, token), TOKEN_EXPIRED);
