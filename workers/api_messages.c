@@ -164,14 +164,27 @@ static void on_numsub(void *data, int error, int64_t value)
     }
 }
 
+/* store=no: not in the list. Other words are refused: what was not to stay would be there for a
+ * week. False after a refusal. */
+static bool read_store(const struct request *rq, bool *is_stored)
+{
+    struct text_span store;
+    bool is_given = text_query_find(http_query(rq->http), "store", &store) && store.len;
+    *is_stored = !is_given || text_span_ieq(store, "yes");
+    if (*is_stored || text_span_ieq(store, "no"))
+        return true;
+    reply_error(rq->reply, 422, "store: must be yes or no", NULL);
+    return false;
+}
+
 void api_test_message(const struct request *rq)
 {
     static const char *const ours[] = {"test_message", "sent_by", NULL};
     struct reply *r = rq->reply;
     struct text_buf payload = {0};
-    struct text_span store;
     struct sending *s = sending_new(rq);
-    if (!s || !copy_body(rq, ours, &payload)) {
+    bool is_stored;
+    if (!s || !read_store(rq, &is_stored) || !copy_body(rq, ours, &payload)) {
         text_buf_free(&payload);
         return;
     }
@@ -179,8 +192,6 @@ void api_test_message(const struct request *rq)
     text_add_json(&payload, rq->claims->user_id, rq->claims->user_id_len);
     text_addc(&payload, '}');
     memcpy(s->user_id, rq->user_id, rq->user_id_len);
-    bool is_stored = !(text_query_find(http_query(rq->http), "store", &store) &&
-                       text_span_ieq(store, "no"));
     int error = payload.failed
                     ? -ENOMEM
                     : emit_prepare_user(&s->command, &rq->worker->emit_rules, s->user_id, s->type,

@@ -123,7 +123,7 @@ void conn_http_input(struct conn *c, const unsigned char *bytes, size_t len)
             return;
         int result = http_feed(c->http, (const char *)bytes, len, &used);
         if (result < 0) {
-            router_refuse(c, -result);
+            router_refuse(c, c->http, -result);
             http_free(c->http);
             c->http = NULL;
             return;

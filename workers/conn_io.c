@@ -245,7 +245,7 @@ static void take_header(struct conn *c, const struct ip *source)
         if (c->tls)
             conn_end(c);
         else
-            router_refuse(c, 429);
+            router_refuse(c, NULL, 429);
     }
 }
 

@@ -233,7 +233,7 @@ static void refuse(struct conn *c, const struct http *h, const struct refusal *r
     struct text_span raw = http_path(h);
     char id[CONN_ID_BYTES], address[IP_TEXT_BYTES];
     bool keep_alive = http_keep_alive(h) && !r->ends_connection;
-    text_add_escaped(&path, raw.ptr, raw.len, 128);
+    text_add_escaped(&path, raw.ptr, raw.len, ROUTER_PATH_BYTES);
     router_error_response(c->worker, &response, r->status, r->message, path.data, r->extra,
                           keep_alive, strcmp(http_method(h), "HEAD") == 0);
     log_info("handshake-refused", "conn", conn_id(c, id), "address", conn_address(c, address),

@@ -459,6 +459,8 @@ int http_feed(struct http *h, const char *bytes, size_t len, size_t *used)
         bytes += n;
         len -= n;
     }
+    if (result < 0 && !h->path.ptr && !h->head.failed && h->target_len > 0)
+        split_target(h); /* for the error to name what was asked for, as far as it came */
     return result;
 }
 

@@ -40,7 +40,8 @@ int http_feed(struct http *h, const char *bytes, size_t len, size_t *used);
 bool http_is_started(const struct http *h);
 
 const char *http_method(const struct http *h);
-struct text_span http_path(const struct http *h);  /* undecoded, without query */
+/* Undecoded, without query; of a request that was refused, as far as it came. */
+struct text_span http_path(const struct http *h);
 struct text_span http_query(const struct http *h); /* without '?' */
 /* Value of a header by name in any case, surrounding blanks trimmed; several are joined by ", ".
  * False when absent. The span lives as long as the request. */

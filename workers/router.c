@@ -210,15 +210,20 @@ void router_error_response(const struct worker *w, struct text_buf *out, int sta
     text_buf_free(&body);
 }
 
-void router_refuse(struct conn *c, int status)
+void router_refuse(struct conn *c, const struct http *h, int status)
 {
-    struct text_buf response = {0};
-    router_error_response(c->worker, &response, status, http_status_text(status), NULL, NULL, false,
-                          false);
+    struct text_span raw = h ? http_path(h) : (struct text_span){0};
+    /* Only a method that nothing here knows is found before the path is. */
+    const char *extra = status == 405 ? "Allow: GET, HEAD, POST\r\n" : NULL;
+    struct text_buf path = {0}, response = {0};
+    text_add_escaped(&path, raw.ptr, raw.len, ROUTER_PATH_BYTES);
+    router_error_response(c->worker, &response, status, http_status_text(status), path.data, extra,
+                          false, false);
     if (response.failed)
         conn_drop(c, CLOSE_INTERNAL);
     else
         conn_send_http(c, &response, false);
+    text_buf_free(&path);
     text_buf_free(&response);
 }
 

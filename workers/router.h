@@ -21,6 +21,8 @@
 
 struct store_call; /* store.h */
 
+#define ROUTER_PATH_BYTES 128 /* of a path are shown in an error */
+
 /* One answer. Made by the router; freed when it is sent, or when its connection died. */
 struct reply {
     struct conn *conn;
@@ -32,7 +34,7 @@ struct reply {
     struct entry *entry;        /* who asks is not known yet; NULL: is */
     bool head_only;
     bool keep_alive;
-    char path[128];    /* for error bodies: escaped, cut */
+    char path[ROUTER_PATH_BYTES]; /* for error bodies: escaped, cut */
     char request_id[40];
 };
 
@@ -42,8 +44,9 @@ void router_free(struct router *r);
 
 /* A whole request that is no valid upgrade of its path. True: h is the router's from now on. */
 bool router_serve(struct conn *c, struct http *h);
-/* A request that could not be parsed: the error answer, after which the connection ends. */
-void router_refuse(struct conn *c, int status);
+/* A request that could not be parsed, or none yet (h NULL): the error answer, after which the
+ * connection ends. */
+void router_refuse(struct conn *c, const struct http *h, int status);
 /* A fresh socket that nobody will serve: answered as far as it takes that, and not in the clear
  * where TLS is spoken. It is to be closed next. */
 void router_refuse_socket(const struct worker *w, int fd, const struct worker_listener *listener,

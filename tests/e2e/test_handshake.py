@@ -188,7 +188,7 @@ def test_other_versions_of_http_are_not_spoken(server, request_line):
 
 def test_a_head_that_is_too_large_is_refused(server):
     answer = ask(server, RawClient.request(headers=["X-Padding: " + "x" * 20000]))
-    assert_error(answer, 431)
+    assert assert_error(answer, 431)["path"] == "/ws"
 
 
 def test_many_small_headers_are_refused_too(server):
@@ -199,7 +199,8 @@ def test_many_small_headers_are_refused_too(server):
 def test_a_body_that_is_too_large_is_refused(server, user):
     request = ("POST /ws/test-message/x?message_type=NOTIFICATION HTTP/1.1\r\nHost: x\r\n"
                "Authorization: Bearer %s\r\nContent-Length: 70000\r\n\r\n" % token(user))
-    assert_error(ask(server, request.encode() + b" " * 1000), 413)
+    body = assert_error(ask(server, request.encode() + b" " * 1000), 413)
+    assert body["path"] == "/ws/test-message/x"
 
 
 def test_a_silent_connection_ends_after_handshake_timeout(make_server):

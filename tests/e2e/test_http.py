@@ -30,7 +30,7 @@ def test_other_methods_are_not_allowed_and_the_right_ones_are_named(server):
     for method, path, allowed in (("POST", "/ws/health", "GET"), ("DELETE", "/ws/stats", "GET"),
                                   ("GET", "/ws/broadcast", "POST"), ("PUT", "/ws/health", "GET"),
                                   ("GET", "/ws/test-message/alice", "POST"),
-                                  ("HEAD", "/ws/broadcast", "POST")):
+                                  ("HEAD", "/ws/broadcast", "POST"), ("BREW", "/ws", "GET")):
         answer = server.http(method, path)
         assert answer.status == 405
         assert allowed in answer.headers["Allow"].replace(" ", "").split(",")
@@ -266,7 +266,9 @@ async def test_store_no_and_types_that_are_not_stored(redis, server, user):
             assert admin_post(server, path + kind, {"total_balance": 3}).status == 200
             await c.next()
         assert redis.client.llen(key) == 0
-        assert admin_post(server, path + "own_type", {}).status == 200
+        body = assert_error(admin_post(server, path + "X&store=false", {}), 422)
+        assert body["message"].startswith("store:")
+        assert admin_post(server, path + "own_type&store=yes", {}).status == 200
         assert (await c.next())["type"] == "own_type"
         assert redis.client.llen(key) == 1
     snapshot = json.loads(redis.client.get("ws:snapshot:" + user))

@@ -111,6 +111,27 @@ START_TEST(request_line_and_headers_are_taken_apart)
 }
 END_TEST
 
+START_TEST(a_refused_request_tells_its_path_as_far_as_it_came)
+{
+    static const char *const cases[][2] = {
+        {"GET /ws/health?token=x HTTP/1.1\r\n\r\n", "/ws/health"}, /* no Host */
+        {"POST /ws/broadcast HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999\r\n\r\n",
+         "/ws/broadcast"},
+        {"GET /ws HTTP/1.1\r\nHost : h\r\n\r\n", "/ws"},
+        {"GET /a?b HTTP/3.0\r\n\r\n", "/a"},
+        {"BREW /pot HTTP/1.1\r\n", ""},
+        {"GET * HTTP/1.1\r\nHost: h\r\n\r\n", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct http *h = http_new(&limits);
+        size_t used;
+        ck_assert_int_lt(http_feed(h, cases[i][0], strlen(cases[i][0]), &used), 0);
+        assert_span(http_path(h), cases[i][1]);
+        http_free(h);
+    }
+}
+END_TEST
+
 START_TEST(header_fed_byte_by_byte_is_the_same)
 {
     static const char request[] = "GET /path?query HTTP/1.1\r\nHost: host\r\nLong-Name: some value"
@@ -445,6 +466,7 @@ int main(void)
     TCase *tc = tcase_create("http");
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, request_line_and_headers_are_taken_apart);
+    tcase_add_test(tc, a_refused_request_tells_its_path_as_far_as_it_came);
     tcase_add_test(tc, header_fed_byte_by_byte_is_the_same);
     tcase_add_test(tc, repeated_headers_are_joined_and_counted);
     tcase_add_test(tc, lists_are_searched_for_tokens_in_any_case);
