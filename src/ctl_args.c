@@ -6,6 +6,7 @@
 #include "src/ctl.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,8 +152,15 @@ void ctl_say(const char *format, ...)
     fprintf(stderr, "belfryctl: %s\n", line);
 }
 
+/* What SIGPIPE does to us when it is stdout's: see ctl_main. */
+static void (*broken_pipe)(int) = SIG_DFL;
+
 static int output_failed(void)
 {
+    if (errno == EPIPE && broken_pipe == SIG_DFL) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE); /* nobody reads any more: we end as other programs in a pipe do */
+    }
     ctl_say("stdout: %s", strerror(errno));
     return -EIO;
 }
@@ -576,6 +584,9 @@ int ctl_main(int argc, char **argv)
 {
     struct ctl c = {0};
     struct line l = {.argc = argc, .argv = argv};
+    /* A connection that breaks is an error to be told: OpenSSL and hiredis write without
+     * MSG_NOSIGNAL. */
+    broken_pipe = signal(SIGPIPE, SIG_IGN);
     l.server = calloc((size_t)argc + 2, sizeof(*l.server));
     if (!l.server) {
         ctl_say("out of memory");

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -473,6 +475,38 @@ def test_listen_speaks_tls_and_checks_whom_it_speaks_to(make_server, listen, use
     mismatch = ctl(gateway, "listen", "--user", user, "--url", by_address, "--ca-file",
                    certificate, expect=FAILED)
     assert "mismatch" in mismatch.err
+
+
+def test_history_tells_that_redis_went_before_its_next_question(alone):
+    """A FIN and a reset came while it did not look: writing would end it by SIGPIPE."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        url = "redis://127.0.0.1:%d" % listener.getsockname()[1]
+        with subprocess.Popen([BELFRYCTL, "--config", alone, "--redis-url", url,
+                               "--redis-command-timeout=60s", "history", "u"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              env=environment()) as client:
+            sock = listener.accept()[0]
+            sock.settimeout(TIMEOUT)
+            assert b"LRANGE" in sock.recv(4096)
+            client.send_signal(signal.SIGSTOP)
+            assert os.WIFSTOPPED(os.waitpid(client.pid, os.WUNTRACED)[1])
+            sock.sendall(b"*1\r\n$2\r\n{}\r\n")
+            sock.shutdown(socket.SHUT_WR)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            client.send_signal(signal.SIGCONT)
+            said = client.communicate(timeout=TIMEOUT)[1]
+    assert client.returncode == FAILED and b"Redis: SISMEMBER" in said
+
+
+def test_who_prints_to_nobody_ends_as_programs_in_a_pipe_do(alone):
+    there, here = os.pipe()
+    os.close(there)
+    done = subprocess.run([BELFRYCTL, "--config", alone, "events", "--json"], stdout=here,
+                          stderr=subprocess.PIPE, timeout=TIMEOUT, env=environment(), check=False)
+    os.close(here)
+    assert done.returncode == -signal.SIGPIPE and done.stderr == b""
 
 
 # ---- status, reload, drain, stop ----------------------------------------------------------------
