@@ -31,7 +31,8 @@
 /* A peer that is silent this long is pinged, and given up when it stays so for as long again. */
 #define SILENCE_MS 30000
 #define STEP_MS 500 /* how often *stop is looked at */
-#define QUEUE_MAX 256 /* messages read before the caller gets them */
+#define QUEUE_MAX 256 /* messages read before the caller gets them; pongs that wait */
+#define TURN_MAX_BYTES 262144 /* read before the caller gets its messages, and *stop is looked at */
 
 struct message {
     struct message *next;
@@ -48,6 +49,7 @@ struct wsclient {
     struct text_buf early; /* what came after the response's head */
     size_t early_taken;
     short events; /* what the last read or write waits for beside POLLIN */
+    size_t turn_bytes; /* read in this turn */
     bool ended;
     int64_t heard_at_ms;
     bool pinged;
@@ -572,12 +574,18 @@ static int read_response(struct wsclient *c, const struct wsclient_config *confi
 
 /* ---- frames ---- */
 
+/* Not while a server does not take the pongs it asks for. */
+static bool may_read(const struct wsclient *c)
+{
+    return c->queued < QUEUE_MAX && wslay_event_get_queued_msg_count(c->ws) < QUEUE_MAX;
+}
+
 static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *out, size_t cap, int flags, void *data)
 {
     struct wsclient *c = data;
     ssize_t n;
     (void)flags;
-    if (c->queued >= QUEUE_MAX) {
+    if (c->turn_bytes >= TURN_MAX_BYTES || !may_read(c)) {
         n = -EAGAIN;
     } else if (c->early_taken < c->early.len) {
         size_t left = c->early.len - c->early_taken;
@@ -590,6 +598,7 @@ static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *out, size_t cap, int
     if (n > 0) {
         c->heard_at_ms = clock_mono_ms();
         c->pinged = false;
+        c->turn_bytes += (size_t)n;
         return n;
     }
     wslay_event_set_error(ws, n == -EAGAIN ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
@@ -748,6 +757,7 @@ int wsclient_open(const struct wsclient_config *config, int64_t deadline_ms, str
 static void turn(struct wsclient *c)
 {
     c->events = 0;
+    c->turn_bytes = 0;
     int got = wslay_event_recv(c->ws);
     int sent = wslay_event_want_write(c->ws) ? wslay_event_send(c->ws) : 0;
     if (got != 0 || sent != 0)
@@ -779,6 +789,15 @@ static struct message *take(struct wsclient *c)
     return m;
 }
 
+/* What the next turn waits for. After one that was cut short there may be more at hand, within
+ * OpenSSL even: then a socket that can be written to is enough. */
+static short awaited(const struct wsclient *c)
+{
+    if (!may_read(c))
+        return POLLOUT;
+    return (short)(POLLIN | c->events | (c->turn_bytes >= TURN_MAX_BYTES ? POLLOUT : 0));
+}
+
 int wsclient_next(struct wsclient *c, int64_t deadline_ms, struct text_span *message)
 {
     free(c->shown);
@@ -794,7 +813,7 @@ int wsclient_next(struct wsclient *c, int64_t deadline_ms, struct text_span *mes
         if (c->first || c->ended)
             continue;
         int64_t step = clock_mono_ms() + STEP_MS, until = step < deadline_ms ? step : deadline_ms;
-        int result = wait_fd(c, (short)(POLLIN | c->events), until);
+        int result = wait_fd(c, awaited(c), until);
         if (result == -ETIMEDOUT && clock_mono_ms() < deadline_ms)
             watch_silence(c);
         else if (result == -ETIMEDOUT || result == -EINTR)

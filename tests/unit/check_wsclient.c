@@ -173,6 +173,8 @@ struct script {
     size_t rest_len;
     bool byte_by_byte;
     bool hold;          /* keep the connection until the client leaves */
+    size_t flood;       /* bytes of pings, without listening meanwhile */
+    size_t flooded;     /* were taken */
     char request[4096];
     unsigned char heard[512]; /* what the client sent after its request */
     size_t heard_len;
@@ -201,6 +203,14 @@ static void write_all(int fd, const char *bytes, size_t len, size_t step)
             return;
         done += (size_t)sent;
     }
+}
+
+static void ping_on_and_on(struct script *s, int fd)
+{
+    static const char ping[2 + 125] = "\x89\x7d";
+    for (; s->flooded < s->flood; s->flooded += sizeof(ping))
+        if (send(fd, ping, sizeof(ping), MSG_NOSIGNAL) != (ssize_t)sizeof(ping))
+            return;
 }
 
 static void *serve(void *data)
@@ -233,6 +243,7 @@ static void *serve(void *data)
         s->heard_len = n > 0 ? (size_t)n : 0;
         write_all(fd, s->rest, s->rest_len, step);
     }
+    ping_on_and_on(s, fd);
     if (!s->hold)
         shutdown(fd, SHUT_WR);
     while (s->heard_len < sizeof(s->heard)) {
@@ -368,6 +379,22 @@ START_TEST(waiting_ends_at_the_deadline_and_goodbye_is_said)
 }
 END_TEST
 
+/* They are not read any more, and so do not pile up. */
+START_TEST(a_server_that_pings_and_takes_no_pongs_is_not_answered_without_end)
+{
+    struct script s = {.flood = 64 << 20, .hold = true};
+    struct wsclient *c = NULL;
+    struct text_span m;
+    pthread_t thread;
+    char why[256];
+    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
+    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 500, &m), -ETIMEDOUT);
+    wsclient_free(c);
+    end_server(&s, thread);
+    ck_assert_uint_lt(s.flooded, 1 << 20); /* what fits into the sockets, and some */
+}
+END_TEST
+
 START_TEST(a_refusal_is_told_with_the_servers_words)
 {
     struct script s = {.head = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 31\r\n\r\n"
@@ -422,6 +449,7 @@ int main(void)
     tcase_add_test(live, a_lost_connection_is_told_as_1006);
     tcase_add_test(live, a_masked_frame_from_the_server_ends_the_connection);
     tcase_add_test(live, waiting_ends_at_the_deadline_and_goodbye_is_said);
+    tcase_add_test(live, a_server_that_pings_and_takes_no_pongs_is_not_answered_without_end);
     tcase_add_test(live, a_refusal_is_told_with_the_servers_words);
     tcase_add_test(live, an_upgrade_with_a_wrong_answer_is_refused);
     tcase_add_test(live, nobody_there_is_an_error_with_a_text);
