@@ -276,9 +276,11 @@ static void name_silent(void *data, struct text_span channel)
 {
     struct naming *n = data;
     struct text_span instances;
-    const char *name = channel.ptr + sizeof(INQUIRY_ANSWERS) - 1;
-    const char *colon = memrchr(channel.ptr, ':', channel.len);
-    size_t len = colon > name ? (size_t)(colon - name) : 0;
+    const size_t head = sizeof(INQUIRY_ANSWERS) - 1;
+    if (channel.len < head || memcmp(channel.ptr, INQUIRY_ANSWERS, head) != 0)
+        return;
+    const char *name = channel.ptr + head, *colon = memrchr(name, ':', channel.len - head);
+    size_t len = colon ? (size_t)(colon - name) : 0;
     if (!len || len >= sizeof(n->instance))
         return;
     memcpy(n->instance, name, len);
