@@ -82,7 +82,7 @@ static int read_key_file(const char *option, const char *path, size_t cap, unsig
         r = token_fail(why, -ENOMEM, "%s: no memory", option);
         goto out;
     }
-    r = read_all(fd, bytes, cap - 1, len);
+    r = read_all(fd, bytes, cap, len); /* -EFBIG when it is full, with no room for the NUL */
     if (r == -EFBIG)
         token_fail(why, r, "%s: %s: is larger than %zu bytes; is it the right file?", option,
                    path, cap - 1);
@@ -230,8 +230,17 @@ static int take_public(struct token_keys *k, EVP_PKEY *public_key, bool has_set,
     }
 }
 
+/* The next public key of a PEM text; NULL: there is none. */
+static EVP_PKEY *next_public(BIO *in)
+{
+    EVP_PKEY *key = in ? PEM_read_bio_PUBKEY(in, NULL, no_password, NULL) : NULL;
+    ERR_clear_error();
+    return key;
+}
+
+/* *more: a key follows that is not used. */
 static int parse_public(const unsigned char *bytes, size_t len, const char *path, EVP_PKEY **key,
-                        const struct token_reason *why)
+                        bool *more, const struct token_reason *why)
 {
     if (memmem(bytes, len, "PRIVATE KEY-----", strlen("PRIVATE KEY-----")))
         return token_fail(why, -EINVAL,
@@ -239,9 +248,11 @@ static int parse_public(const unsigned char *bytes, size_t len, const char *path
                     "write its public half with: openssl pkey -pubout",
                     path);
     BIO *in = BIO_new_mem_buf(bytes, (int)len);
-    *key = in ? PEM_read_bio_PUBKEY(in, NULL, no_password, NULL) : NULL;
+    *key = next_public(in);
+    EVP_PKEY *second = *key ? next_public(in) : NULL;
+    *more = second;
+    EVP_PKEY_free(second);
     BIO_free(in);
-    ERR_clear_error();
     if (*key)
         return 0;
     if (memmem(bytes, len, "BEGIN CERTIFICATE", strlen("BEGIN CERTIFICATE")))
@@ -264,12 +275,19 @@ static const char *public_user(const struct token_keys *k)
     return NULL;
 }
 
+static int note_more(struct token_keys *k)
+{
+    return note(k, "jwt-public-key-file: only the first of its keys is used; several belong into "
+                   "jwt-jwks-file");
+}
+
 static int load_public(struct token_keys *k, const char *path, bool has_set,
                        const struct token_reason *why)
 {
     unsigned char *bytes;
     size_t len;
     EVP_PKEY *key = NULL;
+    bool more = false;
     if (!path[0])
         return token_fail(why, -EINVAL,
                           "jwt-public-key-file: is needed by %s of jwt-algorithms; give a file "
@@ -278,9 +296,11 @@ static int load_public(struct token_keys *k, const char *path, bool has_set,
     int r = read_key_file("jwt-public-key-file", path, KEY_FILE_MAX_BYTES, &bytes, &len, why);
     if (r < 0)
         return r;
-    r = parse_public(bytes, len, path, &key, why);
+    r = parse_public(bytes, len, path, &key, &more, why);
     if (r == 0)
         r = take_public(k, key, has_set, path, why);
+    if (r == 0 && more && (r = note_more(k)) < 0)
+        token_fail(why, r, "jwt-public-key-file: no memory");
     free_secret(bytes, KEY_FILE_MAX_BYTES);
     return r;
 }

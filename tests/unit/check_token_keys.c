@@ -2,6 +2,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,16 +283,108 @@ START_TEST(secret_files_that_cannot_be_meant_are_refused)
     opt.jwt_secret_file = pem_file("private.pem", p256, true);
     refuse("jwt-secret-file", "PEM");
     ck_assert_ptr_null(strstr(why, "BEGIN"));
-    char *large = calloc(1, 100000);
-    opt.jwt_secret_file = write_file("secret", large, 100000);
-    refuse("jwt-secret-file", "larger");
-    free(large);
     char fifo[128];
     snprintf(fifo, sizeof(fifo), "%s/fifo", dir);
     ck_assert_int_eq(mkfifo(fifo, 0600), 0);
     opt.jwt_secret_file = fifo; /* must not block */
     refuse("jwt-secret-file", "regular file");
     unlink(fifo);
+}
+END_TEST
+
+START_TEST(a_key_file_may_have_65535_bytes)
+{
+    char *large = malloc(65537);
+    memset(large, 's', 65537);
+    for (size_t len = 65535; len <= 65537; len++) {
+        opt.jwt_secret_file = write_file("secret", large, len);
+        if (len > 65535) {
+            refuse("jwt-secret-file", "larger than 65535 bytes");
+            continue;
+        }
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        ck_assert_uint_eq(k->files[0].secret_len, len);
+        token_keys_free(k);
+    }
+    free(large);
+}
+END_TEST
+
+/* An RSA key of these numbers, whatever they are. */
+static EVP_PKEY *rsa_of(int bits, bool is_odd)
+{
+    EVP_PKEY *key = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    OSSL_PARAM_BLD *parts = OSSL_PARAM_BLD_new();
+    BIGNUM *n = BN_new(), *e = BN_new();
+    ck_assert_int_eq(BN_set_word(e, 65537), 1);
+    ck_assert_int_eq(BN_set_bit(n, bits - 1), 1);
+    if (is_odd)
+        ck_assert_int_eq(BN_set_bit(n, 0), 1);
+    ck_assert_int_eq(OSSL_PARAM_BLD_push_BN(parts, "n", n), 1);
+    ck_assert_int_eq(OSSL_PARAM_BLD_push_BN(parts, "e", e), 1);
+    OSSL_PARAM *params = OSSL_PARAM_BLD_to_param(parts);
+    ck_assert_int_eq(EVP_PKEY_fromdata_init(ctx), 1);
+    ck_assert_int_eq(EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
+    OSSL_PARAM_free(params);
+    OSSL_PARAM_BLD_free(parts);
+    EVP_PKEY_CTX_free(ctx);
+    BN_free(n);
+    BN_free(e);
+    return key;
+}
+
+START_TEST(rsa_keys_that_are_too_large_or_none_are_refused)
+{
+    set_algorithms("RS256");
+    EVP_PKEY *large = rsa_of(8200, true), *even = rsa_of(2048, false);
+    opt.jwt_public_key_file = pem_file("k.pem", large, false);
+    refuse("8200 bits", "2048 to 8192");
+    opt.jwt_public_key_file = pem_file("k.pem", even, false);
+    refuse("no key", "numbers");
+    EVP_PKEY_free(large);
+    EVP_PKEY_free(even);
+    /* A key that says of itself that it is for PSS only. */
+    EVP_PKEY *pss = make_key(EVP_PKEY_RSA_PSS, 0);
+    set_algorithms("PS256");
+    opt.jwt_public_key_file = pem_file("k.pem", pss, false);
+    refuse("jwt-public-key-file", "PS256");
+    EVP_PKEY_free(pss);
+}
+END_TEST
+
+static void append(const char *to, const char *from)
+{
+    char bytes[4096];
+    FILE *in = fopen(from, "r"), *out = fopen(to, "a");
+    ck_assert(in && out);
+    size_t len = fread(bytes, 1, sizeof(bytes), in);
+    ck_assert_uint_eq(fwrite(bytes, 1, len, out), len);
+    fclose(in);
+    fclose(out);
+}
+
+START_TEST(the_first_of_several_public_keys_is_used_and_that_is_noted)
+{
+    struct text_buf notes = {0};
+    set_algorithms("ES256");
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    struct token_keys *k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    token_keys_notes(k, add_note, &notes);
+    ck_assert_uint_eq(notes.len, 0);
+    token_keys_free(k);
+    append(opt.jwt_public_key_file, pem_file("public.pem", p384, false));
+    k = load();
+    ck_assert_msg(k != NULL, "%s", why);
+    token_keys_notes(k, add_note, &notes);
+    ck_assert_ptr_nonnull(strstr(notes.data, "only the first of its keys is used"));
+    char *token = sign_alg("ES256", CLAIMS, p256);
+    ck_assert_int_eq(verify(k, token), TOKEN_OK);
+    free(token);
+    token_keys_free(k);
+    text_buf_free(&notes);
 }
 END_TEST
 
@@ -535,6 +628,9 @@ int main(void)
     tcase_add_test(tc, one_newline_at_the_end_is_not_part_of_the_secret);
     tcase_add_test(tc, a_secret_may_hold_any_bytes);
     tcase_add_test(tc, secret_files_that_cannot_be_meant_are_refused);
+    tcase_add_test(tc, a_key_file_may_have_65535_bytes);
+    tcase_add_test(tc, rsa_keys_that_are_too_large_or_none_are_refused);
+    tcase_add_test(tc, the_first_of_several_public_keys_is_used_and_that_is_noted);
     tcase_add_test(tc, public_keys_of_another_kind_are_refused);
     tcase_add_test(tc, algorithms_without_a_key_of_their_own_are_not_accepted);
     tcase_add_test(tc, keys_that_no_algorithm_uses_are_not_read);
