@@ -1,10 +1,11 @@
 /*
  * wsclient.h - a WebSocket client for one connection: ws://, wss://, ws+unix://.
  *
- * belfryctl only, which ignores SIGPIPE: OpenSSL writes without MSG_NOSIGNAL. Blocks, but never beyond the deadlines it is given (monotonic clock, ms);
- * connecting to a name may wait for the resolver besides. Frames are wslay's business, TLS is
- * OpenSSL's. No extensions are offered. It answers pings, probes a silent peer, and does not
- * reconnect: that is the caller's. RFC 6455, sections 4.1 and 7; RFC 9112 for the response's head.
+ * belfryctl only, which ignores SIGPIPE: OpenSSL writes without MSG_NOSIGNAL. Blocks, but never
+ * beyond the deadlines it is given (monotonic clock, ms); connecting to a name may wait for the
+ * resolver besides. Frames are wslay's business, TLS is OpenSSL's. No extensions are offered. It
+ * answers pings, probes a silent peer, and does not reconnect: that is the caller's. RFC 6455,
+ * sections 4.1 and 7; RFC 9112 for the response's head.
  */
 #ifndef BELFRY_SRC_WSCLIENT_H
 #define BELFRY_SRC_WSCLIENT_H
