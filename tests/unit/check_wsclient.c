@@ -167,6 +167,7 @@ END_TEST
 struct script {
     int listener;
     const char *head;   /* NULL: a right upgrade */
+    const char *protocol; /* in it; NULL: none */
     const char *frames;
     size_t frames_len;
     const char *rest; /* sent when the client has said something about frames */
@@ -181,6 +182,7 @@ struct script {
 };
 
 static char socket_path[64];
+static volatile sig_atomic_t stop;
 
 static void start_listening(struct script *s)
 {
@@ -233,7 +235,9 @@ static void *serve(void *data)
     }
     snprintf(head, sizeof(head),
              "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-             "Sec-WebSocket-Accept: %s\r\n\r\n", accept_value);
+             "Sec-WebSocket-Accept: %s\r\n%s%s%s\r\n", accept_value,
+             s->protocol ? "Sec-WebSocket-Protocol: " : "", s->protocol ? s->protocol : "",
+             s->protocol ? "\r\n" : "");
     const char *answer = s->head ? s->head : head;
     size_t step = s->byte_by_byte ? 1 : SIZE_MAX;
     write_all(fd, answer, strlen(answer), step);
@@ -266,7 +270,8 @@ static int open_client(struct script *s, pthread_t *thread, struct wsclient **ou
     ck_assert_int_eq(pthread_create(thread, NULL, serve, s), 0);
     snprintf(text, sizeof(text), "ws+unix://%s:/ws?x=1", socket_path);
     ck_assert_int_eq(wsclient_url_parse(text, &url, &reason), 0);
-    struct wsclient_config config = {.url = &url, .token = "tok.en.x", .subprotocol = "belfry.v1"};
+    struct wsclient_config config = {.url = &url, .token = "tok.en.x", .subprotocol = "belfry.v1",
+                                     .stop = &stop};
     return wsclient_open(&config, clock_mono_ms() + 20000, out, why, cap);
 }
 
@@ -379,6 +384,41 @@ START_TEST(waiting_ends_at_the_deadline_and_goodbye_is_said)
 }
 END_TEST
 
+/* More messages than are kept, and one that is longer than a turn. */
+START_TEST(many_messages_and_a_long_one_come_whole_and_in_order)
+{
+    enum { MANY = 1000, LONG = 1 << 20 };
+    size_t len = MANY * 6 + 10 + LONG;
+    char *frames = malloc(len), *p = frames, text[8];
+    for (int i = 0; i < MANY; i++, p += 6) {
+        snprintf(text, sizeof(text), "%04d", i);
+        memcpy(p, "\x81\x04", 2);
+        memcpy(p + 2, text, 4);
+    }
+    memcpy(p, "\x81\x7f\0\0\0\0\0\x10\0\0", 10);
+    memset(p + 10, 'x', LONG);
+    struct script s = {.frames = frames, .frames_len = len};
+    struct wsclient *c = NULL;
+    struct text_span m;
+    pthread_t thread;
+    char why[256];
+    int64_t deadline = clock_mono_ms() + 20000;
+    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(text, sizeof(text), "%04d", i);
+        ck_assert_int_eq(wsclient_next(c, deadline, &m), 1);
+        ck_assert(text_span_eq(m, text));
+    }
+    ck_assert_int_eq(wsclient_next(c, deadline, &m), 1);
+    ck_assert_uint_eq(m.len, LONG);
+    ck_assert_int_eq(m.ptr[LONG - 1], 'x');
+    ck_assert_int_eq(wsclient_next(c, deadline, &m), 0);
+    wsclient_free(c);
+    end_server(&s, thread);
+    free(frames);
+}
+END_TEST
+
 /* They are not read any more, and so do not pile up. */
 START_TEST(a_server_that_pings_and_takes_no_pongs_is_not_answered_without_end)
 {
@@ -420,6 +460,38 @@ START_TEST(an_upgrade_with_a_wrong_answer_is_refused)
 }
 END_TEST
 
+START_TEST(a_subprotocol_that_was_not_offered_is_refused)
+{
+    struct script s = {.protocol = "other.v1"};
+    struct wsclient *c = NULL;
+    pthread_t thread;
+    char why[256];
+    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), -EPROTO);
+    ck_assert_ptr_nonnull(strstr(why, "subprotocol"));
+    end_server(&s, thread);
+    s = (struct script){.protocol = "belfry.v1"};
+    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
+    wsclient_free(c);
+    end_server(&s, thread);
+}
+END_TEST
+
+START_TEST(who_is_told_to_stop_does_not_wait)
+{
+    struct script s = {.hold = true};
+    struct wsclient *c = NULL;
+    struct text_span m;
+    pthread_t thread;
+    char why[256];
+    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
+    stop = SIGTERM;
+    ck_assert_int_eq(wsclient_next(c, INT64_MAX, &m), -EINTR);
+    wsclient_free(c);
+    end_server(&s, thread);
+    stop = 0;
+}
+END_TEST
+
 START_TEST(nobody_there_is_an_error_with_a_text)
 {
     struct wsclient_url url = {.is_unix = true, .host = "/nonexistent/socket", .path = "/ws"};
@@ -449,9 +521,12 @@ int main(void)
     tcase_add_test(live, a_lost_connection_is_told_as_1006);
     tcase_add_test(live, a_masked_frame_from_the_server_ends_the_connection);
     tcase_add_test(live, waiting_ends_at_the_deadline_and_goodbye_is_said);
+    tcase_add_test(live, many_messages_and_a_long_one_come_whole_and_in_order);
     tcase_add_test(live, a_server_that_pings_and_takes_no_pongs_is_not_answered_without_end);
     tcase_add_test(live, a_refusal_is_told_with_the_servers_words);
     tcase_add_test(live, an_upgrade_with_a_wrong_answer_is_refused);
+    tcase_add_test(live, a_subprotocol_that_was_not_offered_is_refused);
+    tcase_add_test(live, who_is_told_to_stop_does_not_wait);
     tcase_add_test(live, nobody_there_is_an_error_with_a_text);
     tcase_set_timeout(live, 30);
     suite_add_tcase(suite, pure);
