@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -245,20 +246,39 @@ static size_t value_length(const char *value)
     return len;
 }
 
-static void add_pair(struct text_buf *b, const char *key, const char *value)
+static void add_key(struct text_buf *b, const char *key)
 {
-    if (!value)
-        value = "";
     if (state.format == LOG_FORMAT_JSON) {
         text_addc(b, ',');
         text_add_json(b, key, strlen(key));
         text_addc(b, ':');
+    } else {
+        text_addc(b, ' ');
+        text_adds(b, key);
+        text_addc(b, '=');
+    }
+}
+
+static void add_int(struct text_buf *b, int64_t value)
+{
+    text_addf(b, "%lld", (long long)value);
+}
+
+static void add_bool(struct text_buf *b, bool value)
+{
+    static const char *const words[2][2] = {[LOG_FORMAT_TEXT] = {"no", "yes"},
+                                            [LOG_FORMAT_JSON] = {"false", "true"}};
+    text_adds(b, words[state.format][value]);
+}
+
+static void add_string(struct text_buf *b, const char *value)
+{
+    if (!value)
+        value = "";
+    if (state.format == LOG_FORMAT_JSON) {
         text_add_json(b, value, value_length(value));
         return;
     }
-    text_addc(b, ' ');
-    text_adds(b, key);
-    text_addc(b, '=');
     bool quotes = needs_quotes(value);
     if (quotes)
         text_addc(b, '"');
@@ -285,20 +305,49 @@ static void add_head(struct text_buf *b, enum log_level level, const char *event
         text_addf(b, "%s %s %s %s", now, levels[level].name, state.role, event);
 }
 
-/* What does not fit is left out as a whole pair, and the line says so. */
-static void add_pairs(struct text_buf *b, va_list args)
+static void add_ended(struct text_buf *b, int status)
 {
-    static const char mark[] = "truncated";
-    size_t room = LINE_MAX_BYTES - sizeof(mark) - sizeof(",\"\":\"yes\"}\n") -
-                  sizeof(",\"suppressed\":\"18446744073709551615\"");
+    if (WIFSIGNALED(status)) {
+        const char *name = sigabbrev_np(WTERMSIG(status));
+        add_key(b, "signal");
+        add_string(b, name ? name : "real-time");
+    } else {
+        add_key(b, "status");
+        add_int(b, WEXITSTATUS(status));
+    }
+}
+
+/* A value that is not NULL or a string says so by its address: log.h. */
+static void add_pair(struct text_buf *b, const char *key, va_list *args)
+{
+    if (key == log_is_ended) {
+        add_ended(b, va_arg(*args, int));
+        return;
+    }
+    const char *value = va_arg(*args, const char *);
+    add_key(b, key);
+    if (value == log_is_int)
+        add_int(b, va_arg(*args, int64_t));
+    else if (value == log_is_bool)
+        add_bool(b, va_arg(*args, int));
+    else
+        add_string(b, value);
+}
+
+/* What does not fit is left out as a whole pair, and the line says so. */
+static void add_pairs(struct text_buf *b, va_list *args)
+{
+    size_t room = LINE_MAX_BYTES - sizeof(",\"truncated\":true}\n") -
+                  sizeof(",\"suppressed\":18446744073709551615");
     const char *key;
-    while ((key = va_arg(args, const char *))) {
+    while ((key = va_arg(*args, const char *))) {
         size_t before = b->len;
-        add_pair(b, key, va_arg(args, const char *));
+        add_pair(b, key, args);
         if (b->failed || b->len <= room)
             continue;
         b->len = before;
-        add_pair(b, mark, "yes");
+        add_key(b, "truncated");
+        add_bool(b, true);
         return;
     }
 }
@@ -333,11 +382,11 @@ void log_event(enum log_level level, const char *event, ...)
     add_head(b, level, event);
     va_list args;
     va_start(args, event);
-    add_pairs(b, args);
+    add_pairs(b, &args);
     va_end(args);
     if (told) {
-        char number[LOG_TEXT_BYTES];
-        add_pair(b, "suppressed", log_int(number, (int64_t)told));
+        add_key(b, "suppressed");
+        add_int(b, (int64_t)told);
     }
     if (state.format == LOG_FORMAT_JSON)
         text_addc(b, '}');
@@ -347,11 +396,7 @@ void log_event(enum log_level level, const char *event, ...)
 
 /* ---- values ---- */
 
-const char *log_int(char buf[LOG_TEXT_BYTES], int64_t value)
-{
-    snprintf(buf, LOG_TEXT_BYTES, "%lld", (long long)value);
-    return buf;
-}
+const char log_is_int[] = "int", log_is_bool[] = "bool", log_is_ended[] = "ended";
 
 const char *log_errno(int error)
 {

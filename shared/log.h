@@ -8,6 +8,8 @@
  *
  *   log_info("worker-ready", "slot", LOG_INT(3), "pid", LOG_INT(pid))  is written
  *   2026-01-31T12:00:00.123Z info w3 worker-ready slot=3 pid=77
+ * or, as JSON, with numbers that are numbers:
+ *   {"ts":"2026-01-31T12:00:00.123Z","level":"info","event":"worker-ready","slot":3}
  */
 #ifndef BELFRY_SHARED_LOG_H
 #define BELFRY_SHARED_LOG_H
@@ -45,16 +47,21 @@ enum log_format log_present_format(void);
 void log_set_role(const char *role);
 bool log_enabled(enum log_level level);
 
-/* Writes event with key, value pairs up to a NULL key. Values are escaped and quoted when they need
- * it. A line whose event was written more than 20 times within ten seconds is suppressed and
- * counted; the count is told with the next one that passes. */
+/* Writes event with key, value pairs up to a NULL key. A value is a string, escaped, quoted where
+ * it needs that, or LOG_INT or LOG_BOOL, which the JSON form writes as a number and as true or
+ * false: what a value is, is said where it is written and never read off its text. One key has one
+ * type in all events: a database of logs has one column for it. A line whose event was written more
+ * than 20 times within ten seconds is suppressed and counted; the count is told with the next one
+ * that passes. */
 void log_event(enum log_level level, const char *event, ...) __attribute__((sentinel));
 
-/* Values of log_event are strings; these format others into storage that lives until the end of the
- * full expression's block. */
-#define LOG_TEXT_BYTES 32
-const char *log_int(char buf[LOG_TEXT_BYTES], int64_t value);
-#define LOG_INT(v) log_int((char[LOG_TEXT_BYTES]){0}, (int64_t)(v))
+/* Two arguments each: an address that no string has, and behind it the value. So none can be part
+ * of a larger expression: LOG_INT(a ? b : c). */
+extern const char log_is_int[], log_is_bool[], log_is_ended[];
+#define LOG_INT(v) log_is_int, (int64_t)(v)
+#define LOG_BOOL(v) log_is_bool, (int)!!(v)
+/* Key and value: how a process ended, a status of wait(2): signal=SEGV or status=1. */
+#define LOG_ENDED(status) log_is_ended, (int)(status)
 /* Text of a negative (or positive) errno value. */
 const char *log_errno(int error);
 

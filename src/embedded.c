@@ -213,10 +213,8 @@ static void on_end(struct ev_loop *loop, struct ev_child *child, int events)
     ev_child_stop(loop, child);
     ev_timer_stop(loop, &e->poll);
     last_words(e, words, sizeof(words));
-    log_warning("embedded-redis-ended", "pid", LOG_INT(e->pid),
-                WIFSIGNALED(status) ? "signal" : "status",
-                WIFSIGNALED(status) ? LOG_INT(WTERMSIG(status)) : LOG_INT(WEXITSTATUS(status)),
-                "said", words);
+    log_warning("embedded-redis-ended", "pid", LOG_INT(e->pid), LOG_ENDED(status), "said",
+                words);
     e->pid = 0;
     e->is_up = false;
     if (e->was_up) {

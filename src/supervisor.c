@@ -269,14 +269,10 @@ static void note_death(const struct slot *slot, int status)
 
 static void log_exit(const struct slot *slot, int status, bool is_expected)
 {
-    bool is_signal = WIFSIGNALED(status);
-    const char *number = is_signal ? LOG_INT(WTERMSIG(status)) : LOG_INT(WEXITSTATUS(status));
-    const char *signal_name = is_signal ? sigabbrev_np(WTERMSIG(status)) : NULL;
     log_event(is_expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "worker-ended", "slot",
               LOG_INT(slot->index), "pid", LOG_INT(slot->pid), "generation",
-              LOG_INT(slot->generation->number), is_signal ? "signal" : "status",
-              signal_name ? signal_name : number, "expected", is_expected ? "yes" : "no",
-              "lived_ms", LOG_INT(clock_mono_ms() - slot->forked_at_ms), (char *)NULL);
+              LOG_INT(slot->generation->number), LOG_ENDED(status), "expected",
+              LOG_BOOL(is_expected), "lived_ms", LOG_INT(clock_mono_ms() - slot->forked_at_ms), (char *)NULL);
 }
 
 static void on_child(struct ev_loop *loop, struct ev_child *child, int events)
@@ -489,7 +485,7 @@ static void act(struct slot *slot, enum slot_action action, enum slot_event even
         break;
     case SLOT_DO_REPORT_BUG:
         log_error("slot-bug", "slot", LOG_INT(slot->index), "phase", slots_phase_name(slot->phase),
-                  "event", slots_event_name(event));
+                  "happened", slots_event_name(event));
         break;
     }
 }

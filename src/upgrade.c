@@ -274,8 +274,7 @@ static void on_child(struct ev_loop *loop, struct ev_child *child, int events)
     ev_child_stop(loop, child);
     bool is_signal = WIFSIGNALED(child->rstatus);
     if (u->phase == UPGRADE_PHASE_LEFT) {
-        log_error("new-master-ended", "pid", LOG_INT(u->pid), is_signal ? "signal" : "status",
-                  LOG_INT(is_signal ? WTERMSIG(child->rstatus) : WEXITSTATUS(child->rstatus)));
+        log_error("new-master-ended", "pid", LOG_INT(u->pid), LOG_ENDED(child->rstatus));
         return;
     }
     u->phase = UPGRADE_PHASE_ENDING;

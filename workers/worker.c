@@ -533,9 +533,9 @@ static void enter_sandbox(const struct worker_start *start)
     struct sandbox s = sandbox_enter(start->redis);
     counters_set(CTR_sandboxed, s.has_seccomp);
     if (s.seccomp_error || s.landlock_error)
-        log_warning("sandbox-refused", "seccomp", log_errno(s.seccomp_error), "landlock",
-                    log_errno(s.landlock_error));
-    log_info("worker-sandboxed", "seccomp", s.has_seccomp ? "yes" : "no", "landlock",
+        log_warning("sandbox-refused", "seccomp_error", log_errno(s.seccomp_error),
+                    "landlock_error", log_errno(s.landlock_error));
+    log_info("worker-sandboxed", "seccomp", LOG_BOOL(s.has_seccomp), "landlock",
              LOG_INT(s.landlock));
 }
 

@@ -340,14 +340,30 @@ def test_usr1_reopens_the_log_file_in_all_processes(make_server):
     harness.remove_directory(directory)
 
 
-def test_log_lines_may_be_json(make_server):
+async def test_log_lines_may_be_json(make_server):
     import json
-    server = make_server(log_format="json")
+    server = make_server(log_format="json", log_level="debug")
+    client = await Client.attach(server, "42")
+    done = await asyncio.to_thread(run, BELFRYCTL, "--config", server.config, "kick", "42")
+    assert done.returncode == 0
+    assert (await client.closed())[0] == 4003
     server.stop()
     lines = [line for line in server.log_text().splitlines() if line.startswith("{")]
-    assert len(lines) > 3
+    types = {}
     for line in lines:
-        assert {"ts", "level", "process", "event"} <= set(json.loads(line)), line
+        event = json.loads(line)
+        assert {"ts", "level", "process", "event"} <= set(event), line
+        for key, value in event.items():
+            types.setdefault(key, set()).add(type(value))
+    assert all(len(kinds) == 1 for kinds in types.values()), types
+    for key in ("pid", "slot", "lived_ms", "status", "workers", "code", "connections"):
+        assert types[key] == {int}, key
+    assert types["expected"] == {bool}
+    for key in ("user", "conn", "address", "version", "instance"):
+        assert types[key] == {str}, key
+    kicked = [json.loads(line) for line in lines if '"user-kicked"' in line]
+    assert sum(event["connections"] for event in kicked) == 1
+    assert kicked[0]["user"] == "42"
 
 
 # ---- listeners ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,12 +105,40 @@ END_TEST
 START_TEST(json_lines_are_one_object_each)
 {
     open_log(LOG_LEVEL_INFO, LOG_FORMAT_JSON);
-    log_warning("e", "n", LOG_INT(5), "s", "a\"b\nc\xff\xc3\xa9");
+    log_warning("e", "s", "a\"b\nc\xff\xc3\xa9");
     char *text = content(path);
     ck_assert_int_eq(strncmp(text, "{\"ts\":\"2", 8), 0);
     ck_assert_str_eq(strchr(text, 'Z'),
                      "Z\",\"level\":\"warning\",\"process\":\"w3\",\"event\":\"e\","
-                     "\"n\":\"5\",\"s\":\"a\\\"b\\nc\xef\xbf\xbd\xc3\xa9\"}\n");
+                     "\"s\":\"a\\\"b\\nc\xef\xbf\xbd\xc3\xa9\"}\n");
+}
+END_TEST
+
+START_TEST(json_has_the_types_of_the_call_not_of_the_text)
+{
+    char yes[] = "yes";
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_JSON);
+    log_info("e", "id", "42", "n", LOG_INT(-5), "b", LOG_BOOL(4), "name", yes, "c", LOG_BOOL(0),
+             "like", "int", "max", LOG_INT(INT64_MAX), "min",
+             LOG_INT(INT64_MIN), "none", (char *)NULL);
+    log_info("e", LOG_ENDED(SIGSEGV), "s", "true");
+    log_info("e", LOG_ENDED(3 << 8));
+    char *text = content(path);
+    ck_assert(strstr(text, "\"e\",\"id\":\"42\",\"n\":-5,\"b\":true,\"name\":\"yes\",\"c\":false,"
+                           "\"like\":\"int\",\"max\":9223372036854775807,"
+                           "\"min\":-9223372036854775808,\"none\":\"\"}\n"));
+    ck_assert(strstr(text, "\"e\",\"signal\":\"SEGV\",\"s\":\"true\"}\n"));
+    ck_assert(strstr(text, "\"e\",\"status\":3}\n"));
+}
+END_TEST
+
+START_TEST(text_has_yes_and_no_and_how_a_process_ended)
+{
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    log_info("e", "a", LOG_BOOL(true), "b", LOG_BOOL(false), LOG_ENDED(SIGKILL), LOG_ENDED(0));
+    log_info("e", LOG_ENDED(SIGRTMIN));
+    ck_assert(strstr(content(path), " e a=yes b=no signal=KILL status=0\n"));
+    ck_assert(strstr(content(path), " e signal=real-time\n"));
 }
 END_TEST
 
@@ -302,10 +331,8 @@ START_TEST(a_line_that_cannot_be_written_is_lost_and_counted)
 }
 END_TEST
 
-START_TEST(numbers_and_errors_are_formatted)
+START_TEST(errors_have_a_text)
 {
-    ck_assert_str_eq(LOG_INT(INT64_MIN), "-9223372036854775808");
-    ck_assert_str_eq(LOG_INT(INT64_MAX), "9223372036854775807");
     ck_assert_str_eq(log_errno(-ENOENT), "No such file or directory");
     ck_assert_str_eq(log_errno(ENOENT), "No such file or directory");
     ck_assert_str_eq(log_errno(99999), "unknown error");
@@ -320,6 +347,8 @@ int main(void)
     tcase_add_test(tc, a_line_has_time_level_process_event_and_pairs);
     tcase_add_test(tc, values_that_need_it_are_quoted_and_escaped);
     tcase_add_test(tc, json_lines_are_one_object_each);
+    tcase_add_test(tc, json_has_the_types_of_the_call_not_of_the_text);
+    tcase_add_test(tc, text_has_yes_and_no_and_how_a_process_ended);
     tcase_add_test(tc, levels_below_the_configured_one_are_silent);
     tcase_add_test(tc, a_long_value_is_cut_and_a_long_line_says_so);
     tcase_add_test(tc, a_long_json_value_is_not_cut_within_a_character);
@@ -331,7 +360,7 @@ int main(void)
     tcase_add_test(tc, without_a_file_lines_go_to_standard_error);
     tcase_add_test(tc, a_descriptor_that_is_handed_over_is_written_to);
     tcase_add_test(tc, a_line_that_cannot_be_written_is_lost_and_counted);
-    tcase_add_test(tc, numbers_and_errors_are_formatted);
+    tcase_add_test(tc, errors_have_a_text);
     Suite *s = suite_create("log");
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
