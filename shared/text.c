@@ -195,6 +195,34 @@ void text_add_json(struct text_buf *b, const char *bytes, size_t len)
     text_addc(b, '"');
 }
 
+/* May a terminal take this sequence of n bytes for a command? C0, DEL, and C1, which is two bytes. */
+static bool is_control(const unsigned char *p, size_t n)
+{
+    return n == 1 ? *p < 0x20 || *p == 0x7F : n == 2 && p[0] == 0xC2 && p[1] < 0xA0;
+}
+
+void text_add_line(struct text_buf *b, const char *bytes, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    size_t run = 0; /* bytes [run, i) need no change and are not yet copied */
+    for (size_t i = 0, n; i < len; i += n) {
+        n = utf8_sequence(p + i, len - i);
+        if (n && !is_control(p + i, n))
+            continue;
+        text_add(b, bytes + run, i - run);
+        if (!n)
+            text_add(b, "\xEF\xBF\xBD", 3);
+        else if (p[i] == '\n' || p[i] == '\r' || p[i] == '\t')
+            text_addc(b, ' ');
+        else /* the second byte of C1 is its code point */
+            text_addf(b, "\\u%04x", p[i + n - 1]);
+        n = n ? n : 1;
+        run = i + n;
+    }
+    text_add(b, bytes + run, len - run);
+    text_addc(b, '\n');
+}
+
 void text_add_escaped(struct text_buf *b, const char *bytes, size_t len, size_t max_bytes)
 {
     size_t n = len < max_bytes ? len : max_bytes;

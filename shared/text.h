@@ -41,6 +41,10 @@ void text_addf(struct text_buf *b, const char *format, ...) __attribute__((forma
 /* Appends a JSON string with its quotes (RFC 8259, section 7). Bytes that are not UTF-8 become
  * U+FFFD. */
 void text_add_json(struct text_buf *b, const char *bytes, size_t len);
+/* Appends JSON as one line, still the same JSON, of which a terminal obeys nothing: white space
+ * between tokens becomes blanks, DEL and U+0080 to U+009F escapes (a valid text has them in strings
+ * only), and where it is no JSON after all, C0 escapes, too, and what is not UTF-8 U+FFFD. */
+void text_add_line(struct text_buf *b, const char *bytes, size_t len);
 /* Appends bytes made safe for a log line: printable ASCII as is, quotes and backslash escaped, all
  * else \xNN; at most max_bytes of input, then "...". */
 void text_add_escaped(struct text_buf *b, const char *bytes, size_t len, size_t max_bytes);

@@ -73,7 +73,8 @@ int ctl_check_user(const char *user_id);
 /* One line to stderr, "belfryctl: " before it; control characters become '?', because half of what
  * is told here came from a file, Redis or the network. */
 void ctl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* One line to stdout, line ends in it made blanks, flushed. 0, or -EIO after telling why. */
+/* JSON from elsewhere as one line to stdout, flushed, the way text_add_line writes it: what a
+ * terminal would obey does not reach it. 0, or -EIO after telling why. */
 int ctl_print_line(const char *bytes, size_t len);
 /* What is in b to stdout, flushed; frees b. CTL_DONE, or CTL_FAILED after telling why. */
 int ctl_print(struct text_buf *b);

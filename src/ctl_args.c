@@ -155,33 +155,13 @@ void ctl_say(const char *format, ...)
 /* What SIGPIPE does to us when it is stdout's: see ctl_main. */
 static void (*broken_pipe)(int) = SIG_DFL;
 
-static int output_failed(void)
+static void output_failed(void)
 {
     if (errno == EPIPE && broken_pipe == SIG_DFL) {
         signal(SIGPIPE, SIG_DFL);
         raise(SIGPIPE); /* nobody reads any more: we end as other programs in a pipe do */
     }
     ctl_say("stdout: %s", strerror(errno));
-    return -EIO;
-}
-
-int ctl_print_line(const char *bytes, size_t len)
-{
-    for (size_t done = 0; done < len;) {
-        size_t n = 0;
-        while (done + n < len && bytes[done + n] != '\n' && bytes[done + n] != '\r')
-            n++;
-        if (fwrite(bytes + done, 1, n, stdout) != n)
-            return output_failed();
-        done += n;
-        if (done < len) {
-            putchar(' ');
-            done++;
-        }
-    }
-    if (putchar('\n') == EOF || fflush(stdout) != 0)
-        return output_failed();
-    return 0;
 }
 
 int ctl_print(struct text_buf *b)
@@ -196,6 +176,13 @@ int ctl_print(struct text_buf *b)
     }
     text_buf_free(b);
     return result;
+}
+
+int ctl_print_line(const char *bytes, size_t len)
+{
+    struct text_buf line = {0};
+    text_add_line(&line, bytes, len);
+    return ctl_print(&line) == CTL_DONE ? 0 : -EIO;
 }
 
 int ctl_read_input(const char *what, const char *path, size_t max_bytes, struct text_buf *out)

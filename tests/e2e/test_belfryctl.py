@@ -349,6 +349,19 @@ def test_listen_prints_one_message_a_line_and_ends_after_count(server, listen, u
     assert "connected to ws://" in ear.errors
 
 
+def test_what_a_producer_wrote_drives_no_terminal(redis, server, listen, user):
+    ear = listen(server, "--user", user, "--count", "1", "--timeout", "90").synced()
+    sent = harness.message(user=user, payload={"title": "\x9b31m \x7f\x85 ü \U0001f600"})
+    text = json.dumps(sent, indent="\t", ensure_ascii=False)
+    harness.produce(redis, user, text)
+    assert ear.finish(DONE)[-1] == sent
+    assert all(c == "\n" or c.isprintable() for c in ear.log_text())
+    harness.store(redis, user, b"\x1b]0;no JSON\x07\x9b\n")
+    history = ctl(server, "history", user, "--json")
+    assert len(history.lines) == 2 and json.loads(history.lines[1]) == sent
+    assert all(c == "\n" or c.isprintable() for c in history.out), history.out
+
+
 def test_listen_does_not_count_replies_to_other_devices_of_the_user(server, listen, user):
     ear = listen(server, "--user", user, "--count", "1", "--quiet", "--timeout=90").synced()
 

@@ -87,6 +87,22 @@ START_TEST(json_strings_replace_what_is_not_utf8)
 }
 END_TEST
 
+START_TEST(json_for_a_terminal_is_one_line_without_controls)
+{
+    static const char json[] = "{\r\n\t\"a\": \"\x7f\xc2\x80\xc2\x9f\xc2\xa0\xc3\x9b\"\n}\n";
+    static const char other[] = "\x1b]0;a\x07\x9b" "31m\xc2";
+    struct text_buf b = {0};
+    text_add_line(&b, json, sizeof(json) - 1);
+    assert_buf(&b, "{   \"a\": \"\\u007f\\u0080\\u009f\xc2\xa0\xc3\x9b\" } \n");
+    text_add_line(&b, other, sizeof(other) - 1);
+    assert_buf(&b, "\\u001b]0;a\\u0007\xef\xbf\xbd" "31m\xef\xbf\xbd\n");
+    text_add_line(&b, "a\0b", 3);
+    assert_buf(&b, "a\\u0000b\n");
+    text_add_line(&b, "", 0);
+    assert_buf(&b, "\n");
+}
+END_TEST
+
 START_TEST(escaped_text_is_printable_and_bounded)
 {
     struct text_buf b = {0};
@@ -369,6 +385,7 @@ int main(void)
     tcase_add_test(tc, an_impossible_size_fails_for_good_and_changes_nothing);
     tcase_add_test(tc, json_strings_are_escaped);
     tcase_add_test(tc, json_strings_replace_what_is_not_utf8);
+    tcase_add_test(tc, json_for_a_terminal_is_one_line_without_controls);
     tcase_add_test(tc, escaped_text_is_printable_and_bounded);
     tcase_add_test(tc, lists_split_at_commas_and_trim_blanks);
     tcase_add_test(tc, spans_are_compared_with_strings);
