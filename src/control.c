@@ -12,7 +12,7 @@
 #include "shared/log.h"
 #include "src/unixsock.h"
 
-#define BACKLOG 16
+#define BACKLOG 128 /* a connect(2) that does not wait fails when it is full */
 #define PAUSE_S 1.0 /* no descriptor left: accepting would spin */
 
 enum client_state {
@@ -261,24 +261,54 @@ static void on_timeout(struct ev_loop *loop, struct ev_timer *timer, int events)
 
 /* ---- accepting ---- */
 
-static void open_client(struct control *control, int fd)
+/* Who is waited for longest of those who have not asked, or not taken their answer. NULL: all wait
+ * for us. */
+static struct client *oldest_idle(struct control *control)
 {
+    struct client *oldest = NULL;
     for (size_t i = 0; i < CONTROL_CLIENTS; i++) {
         struct client *c = &control->clients[i];
-        if (c->state != CLIENT_FREE)
-            continue;
-        memset(c, 0, sizeof(*c));
-        c->owner = control;
-        c->ticket = ++control->opened * CONTROL_CLIENTS + i;
-        c->state = CLIENT_READING;
-        ev_io_init(&c->io, on_client, fd, EV_READ);
-        ev_timer_init(&c->timer, on_timeout, CONTROL_TIMEOUT_S, 0.0);
-        c->io.data = c->timer.data = c;
-        ev_io_start(control->loop, &c->io);
-        ev_timer_start(control->loop, &c->timer);
+        bool is_idle = c->state == CLIENT_READING || c->state == CLIENT_WRITING;
+        if (is_idle && (!oldest || c->ticket < oldest->ticket))
+            oldest = c;
+    }
+    return oldest;
+}
+
+/* When all places are taken the oldest idle one becomes free, but not before what it may have sent
+ * was looked at: many who ask at once are no idle ones. */
+static struct client *find_place(struct control *control)
+{
+    for (size_t i = 0; i < CONTROL_CLIENTS; i++)
+        if (control->clients[i].state == CLIENT_FREE)
+            return &control->clients[i];
+    struct client *c;
+    while ((c = oldest_idle(control))) {
+        on_client(control->loop, &c->io, EV_READ);
+        if (c->state == CLIENT_READING || c->state == CLIENT_WRITING)
+            close_client(c);
+        if (c->state == CLIENT_FREE)
+            return c;
+    }
+    return NULL;
+}
+
+static void open_client(struct control *control, int fd)
+{
+    struct client *c = find_place(control);
+    if (!c) {
+        close(fd);
         return;
     }
-    close(fd);
+    memset(c, 0, sizeof(*c));
+    c->owner = control;
+    c->ticket = ++control->opened * CONTROL_CLIENTS + (uint64_t)(c - control->clients);
+    c->state = CLIENT_READING;
+    ev_io_init(&c->io, on_client, fd, EV_READ);
+    ev_timer_init(&c->timer, on_timeout, CONTROL_TIMEOUT_S, 0.0);
+    c->io.data = c->timer.data = c;
+    ev_io_start(control->loop, &c->io);
+    ev_timer_start(control->loop, &c->timer);
 }
 
 static void on_accept(struct ev_loop *loop, struct ev_io *io, int events)

@@ -39,8 +39,9 @@
  * state of the instance: starting, running, draining, stopping; of a worker: starting, ready,
  *   draining, stopping, failing (it is being replaced), backoff (waits for its next start).
  *
- * Bounds: CONTROL_CLIENTS at a time (one more is closed unread), CONTROL_REQUEST_BYTES for a
- * request, CONTROL_TIMEOUT_S for a silent client.
+ * Bounds: CONTROL_CLIENTS at a time (for one more, the one that is silent for longest is closed;
+ * when all wait for their answers, the new one, unread), CONTROL_REQUEST_BYTES for a request,
+ * CONTROL_TIMEOUT_S for a silent client.
  */
 #ifndef BELFRY_SRC_CONTROL_H
 #define BELFRY_SRC_CONTROL_H

@@ -1,6 +1,7 @@
 """What an operator sees and does: belfryctl status, top, show, kick, drain."""
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -540,3 +542,38 @@ def test_bash_completes_subcommands_options_and_types():
     assert set(completed("show", "--")) == {"--user=", "--json", "--timeout="}
     assert completed("emit", "alice", "GOAL_A") == ["GOAL_ACHIEVED"]
     assert completed("emit", "al") == [] and completed("kick", "") == []
+
+
+# ---- the control socket -------------------------------------------------------------------------
+
+
+def dial(server, request=b""):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(server.control)
+    s.settimeout(TIMEOUT)
+    s.sendall(request)
+    return s
+
+
+def test_those_who_connect_and_say_nothing_keep_nobody_out(server):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(dial(server, b"stat" * (n % 2))) for n in range(58)]
+        assert "ready" in ctl(server, "status").out
+        assert idle[0].recv(1) == b"", "the oldest has to go first"
+        idle[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            idle[-1].recv(1)
+
+
+def test_those_who_have_asked_make_room_for_nobody_unanswered(server):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(dial(server)) for _ in range(10)]
+        harness.eventually(lambda: idle and server.status(), "the idle ones are in")
+        server.signal(signal.SIGSTOP)
+        try:
+            asking = [stack.enter_context(dial(server, b"status\n")) for _ in range(14)]
+        finally:
+            server.signal(signal.SIGCONT)
+        for s in asking:
+            with s.makefile("rb") as answer:
+                assert json.loads(answer.readline())["ok"] is True
