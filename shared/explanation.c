@@ -186,6 +186,23 @@ static void add_devices(const struct explanation *q, struct text_buf *b)
                   q->stored.position >= 0 ? "; it is in the list for those that come" : "");
 }
 
+static void add_slot(void *data, struct text_span slot)
+{
+    text_addc(data, ' ');
+    text_add(data, slot.ptr, slot.len);
+}
+
+static void add_silent(struct text_span workers, struct text_buf *b)
+{
+    struct text_span silent;
+    if (number_of(workers, "answered") >= number_of(workers, "asked"))
+        return;
+    text_adds(b, "note       not every worker answered in time: slot");
+    if (json_find(workers, "silent", &silent))
+        json_scan_array(silent.ptr, silent.len, add_slot, b);
+    text_addc(b, '\n');
+}
+
 /* What makes the answer less than whole. */
 static void add_notes(const struct explanation *q, struct text_buf *b)
 {
@@ -201,9 +218,8 @@ static void add_notes(const struct explanation *q, struct text_buf *b)
         text_adds(b, "note       trace-size is 0 here: what happened is not recorded\n");
     if (is_true(q->reply, "cut"))
         text_adds(b, "note       there were more records than are shown\n");
-    if (json_find(q->reply, "workers", &part) &&
-        number_of(part, "answered") < number_of(part, "asked"))
-        text_adds(b, "note       not every worker answered in time\n");
+    if (json_find(q->reply, "workers", &part))
+        add_silent(part, b);
     if (!json_find(q->reply, "others", &part))
         return;
     if (inquiry_string(part, "error", text, sizeof(text)) > 0) {

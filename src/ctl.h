@@ -119,6 +119,8 @@ int ctl_ask(struct ctl *c, const char *request, int64_t default_timeout_ms, stru
 #define CTL_WORKERS_MS 3000 /* --timeout, where it is not given */
 int ctl_ask_workers(const struct ctl *c, struct text_buf *request, int64_t timeout_ms,
                     struct text_buf *reply);
+/* Tells which other instances did not answer such a question at all; asks Redis who listens. */
+void ctl_name_silent(const struct ctl *c, struct text_span reply);
 /* Tells each line of a refusal on its own. */
 void ctl_say_error(const char *request, struct text_span reply);
 /* redis-url, or for `embedded` what the running server says it is. Appends to out. 0, or -EINVAL

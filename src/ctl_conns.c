@@ -293,10 +293,24 @@ static void name_silent(void *data, struct text_span channel)
     ctl_say("no answer from instance %s", n->instance);
 }
 
+static long long missing_links(struct text_span others)
+{
+    return ctl_number_of(others, "links") - ctl_number_of(others, "answered");
+}
+
+void ctl_name_silent(const struct ctl *c, struct text_span reply)
+{
+    struct naming n = {.reply = reply};
+    if (missing_links(ctl_object_of(reply, "others")) <= 0)
+        return;
+    ctl_redis_channels(c, INQUIRY_ANSWERS "*", name_silent, &n);
+    text_buf_free(&n.told);
+}
+
 static bool have_others_answered(const struct ctl *c, struct text_span reply)
 {
     struct text_span others = ctl_object_of(reply, "others");
-    long long missing = ctl_number_of(others, "links") - ctl_number_of(others, "answered");
+    long long missing = missing_links(others);
     char why[256];
     if (!ctl_is_true(others, "asked"))
         ctl_say("other instances could not be asked: %s",
@@ -304,11 +318,7 @@ static bool have_others_answered(const struct ctl *c, struct text_span reply)
     else if (missing > 0)
         ctl_say("%lld worker%s of other instances did not answer in time", missing,
                 missing == 1 ? "" : "s");
-    if (missing > 0) {
-        struct naming n = {.reply = reply};
-        ctl_redis_channels(c, INQUIRY_ANSWERS "*", name_silent, &n);
-        text_buf_free(&n.told);
-    }
+    ctl_name_silent(c, reply);
     return ctl_is_true(others, "asked") && missing <= 0;
 }
 

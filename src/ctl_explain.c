@@ -46,6 +46,8 @@ static int answer(const struct ctl *c, struct explanation *q)
         explanation_table(q, &b);
     }
     int result = ctl_print(&b);
+    if (q->has_server)
+        ctl_name_silent(c, q->reply);
     if (result != CTL_DONE || q->is_known)
         return result;
     ctl_say("%s: nobody knows this message of %s", q->id, q->user);
