@@ -75,7 +75,7 @@ CLEANFILES += src/pages_data.c
 
 # Looks each time, and leaves the file alone when nothing changed.
 src/pages_data.c: look-at-pages
-	$(AM_V_GEN)$(MKDIR_P) src && \
+	$(AM_V_at)$(MKDIR_P) src && \
 	    $(SHELL) $(srcdir)/client/embed $(srcdir)/client/pages/dist src/pages_data.c
 look-at-pages:
 .PHONY: look-at-pages

@@ -158,3 +158,37 @@ async def test_dev_starts_everything_and_leaves_nothing_behind():
         harness.eventually(lambda: not any(is_alive(p) for p in kept), "all children ended")
     finally:
         dev.end()
+
+
+# ---- pages as C ---------------------------------------------------------------------------------
+
+
+def test_pages_are_embedded_when_they_change_and_by_many_at_once(tmp_path):
+    embed = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../client/embed")
+    pages, made = tmp_path / "dist", tmp_path / "made" / "pages.c"
+    made.parent.mkdir()
+
+    def run(at_once=1):
+        """How many of them said that they wrote it."""
+        all_of_them = [subprocess.Popen(["sh", embed, pages, made], stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT) for _ in range(at_once)]
+        said = [one.communicate(timeout=harness.TIMEOUT * 3)[0].decode() for one in all_of_them]
+        assert [one.returncode for one in all_of_them] == [0] * at_once, said
+        assert os.listdir(made.parent) == ["pages.c"], "something is left behind"
+        return sum("EMBED" in text for text in said)
+
+    assert run() == 1 and "file_0" not in made.read_text() and run() == 0
+    pages.mkdir()
+    (pages / "a.js").write_text("1;")
+    (pages / "index").write_text("/a.js text/javascript a.js\n")
+    written = made.stat().st_ino
+    assert run(12) >= 1 and made.stat().st_ino != written
+    assert '{"/a.js", "text/javascript", file_0, sizeof(file_0)}' in made.read_text()
+    assert "0x31,0x3b," in made.read_text() and made.read_text().endswith("\n};\n")
+    written = made.stat()
+    assert run(3) == 0 and made.stat().st_mtime_ns == written.st_mtime_ns
+    (pages / "a.js").write_text("2;")
+    assert run() == 1 and "0x32," in made.read_text()
+    for file in pages.iterdir():
+        file.unlink()
+    assert run() == 1 and "file_0" not in made.read_text()
