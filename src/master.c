@@ -547,7 +547,14 @@ static int make_scratch(struct master *m, const struct options *opt)
     bool is_embedded = !strcmp(opt->redis_url, "embedded");
     if (opt->dev != CHOICE_YES && !is_embedded)
         return 0;
+    unsigned swept = scratch_sweep(&m->privileges);
+    if (swept)
+        log_info("left-behind-removed", "directories", LOG_INT(swept));
     int error = scratch_make(&m->privileges, m->scratch);
+    if (!error) {
+        m->scratch_lock = scratch_lock(m->scratch);
+        error = m->scratch_lock < 0 ? m->scratch_lock : 0;
+    }
     if (error)
         return fail_start(m, MASTER_EXIT_RUNTIME, "cannot make a temporary directory: %s",
                           log_errno(error));
@@ -759,6 +766,8 @@ static void tear_down(struct master *m)
     dev_free(m->dev);
     pages_free(m->pages);
     scratch_remove(m->scratch);
+    if (m->scratch_lock > 0)
+        close(m->scratch_lock);
     pidfile_remove(&m->pidfile);
     usertable_free(m->users);
     usertable_free(m->addresses);

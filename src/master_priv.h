@@ -50,6 +50,7 @@ struct master {
     struct dev *dev;            /* NULL: none */
     struct pages *pages;        /* served without --dev */
     char scratch[SCRATCH_PATH_BYTES]; /* "": none */
+    int scratch_lock;                 /* with scratch */
     char embedded_socket[SCRATCH_PATH_BYTES + 32];
     struct pidfile pidfile;
     struct privileges privileges;

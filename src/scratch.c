@@ -5,12 +5,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NAME "belfry-"
+#define RANDOM "XXXXXX"
+#define LOCK_NAME "lock"
 #define DEPTH 2
 
 /* A directory of the user's own choice, when it can be used and its name leaves room for ours. */
@@ -18,19 +23,24 @@ static const char *usable_base(const char *variable)
 {
     const char *path = getenv(variable);
     struct stat st;
-    if (!path || path[0] != '/' || strlen(path) + sizeof("/belfry-XXXXXX") > SCRATCH_PATH_BYTES ||
+    if (!path || path[0] != '/' || strlen(path) + sizeof("/" NAME RANDOM) > SCRATCH_PATH_BYTES ||
         stat(path, &st) < 0 || !S_ISDIR(st.st_mode) || access(path, W_OK | X_OK) < 0)
         return NULL;
     return path;
 }
 
-int scratch_make(const struct privileges *workers, char out[SCRATCH_PATH_BYTES])
+static const char *find_base(const struct privileges *workers)
 {
     const char *base = workers->is_switch ? NULL : usable_base("XDG_RUNTIME_DIR");
     if (!base && !workers->is_switch)
         base = usable_base("TMPDIR");
+    return base ? base : "/tmp";
+}
+
+int scratch_make(const struct privileges *workers, char out[SCRATCH_PATH_BYTES])
+{
     char path[SCRATCH_PATH_BYTES];
-    snprintf(path, sizeof(path), "%s/belfry-XXXXXX", base ? base : "/tmp");
+    snprintf(path, sizeof(path), "%s/" NAME RANDOM, find_base(workers));
     if (!mkdtemp(path))
         return -errno;
     if (workers->is_switch && chmod(path, 0711) < 0) {
@@ -119,4 +129,74 @@ void scratch_remove(const char *scratch)
     if (fd >= 0)
         empty(fd, DEPTH);
     rmdir(scratch);
+}
+
+/* ---- what was left behind ---- */
+
+int scratch_lock(const char *scratch)
+{
+    char path[SCRATCH_PATH_BYTES + 32], fresh[SCRATCH_PATH_BYTES + 40];
+    snprintf(path, sizeof(path), "%s/" LOCK_NAME, scratch);
+    snprintf(fresh, sizeof(fresh), "%s.new", path);
+    int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    /* It has its name only when it is locked: nobody finds it free before. */
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || rename(fresh, path) < 0) {
+        int error = -errno;
+        close(fd);
+        unlink(fresh);
+        return error;
+    }
+    return fd;
+}
+
+static bool is_name(const char *name)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    size_t prefix = strlen(NAME), len = strlen(RANDOM);
+    return !strncmp(name, NAME, prefix) && strlen(name) == prefix + len &&
+           strspn(name + prefix, letters) == len;
+}
+
+/* A file of this type that is ours alone; 0711 is what scratch_make gives a directory that others
+ * pass through. */
+static bool is_ours(int fd, mode_t type)
+{
+    struct stat st;
+    return !fstat(fd, &st) && (st.st_mode & S_IFMT) == type && st.st_uid == geteuid() &&
+           !(st.st_mode & (type == S_IFDIR ? 07066 : 07077));
+}
+
+/* Its owner is gone when the lock is free: the kernel says so, where a pid may be somebody else's
+ * by now. One without a lock is of somebody else, or of one that just starts. */
+static bool sweep_one(int base, const char *name)
+{
+    int fd = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    int lock = -1;
+    if (is_ours(fd, S_IFDIR))
+        lock = openat(fd, LOCK_NAME, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool is_left = lock >= 0 && is_ours(lock, S_IFREG) && !flock(lock, LOCK_EX | LOCK_NB);
+    if (is_left)
+        empty(fd, DEPTH);
+    else
+        close(fd);
+    if (lock >= 0)
+        close(lock);
+    return is_left && !unlinkat(base, name, AT_REMOVEDIR);
+}
+
+unsigned scratch_sweep(const struct privileges *workers)
+{
+    unsigned swept = 0;
+    DIR *dir = opendir(find_base(workers));
+    if (!dir)
+        return 0;
+    const struct dirent *e;
+    while ((e = readdir(dir)))
+        swept += is_name(e->d_name) && sweep_one(dirfd(dir), e->d_name);
+    closedir(dir);
+    return swept;
 }

@@ -24,5 +24,11 @@ int scratch_make_worker_dir(const char *scratch, const char *name,
 int scratch_write(const char *scratch, const char *name, const char *bytes, size_t len);
 /* Removes the directory, the files in it and the directories of files. Follows no links. */
 void scratch_remove(const char *scratch);
+/* Marks it as in use for as long as this process lives. A descriptor (given) with a lock, flock(2),
+ * or negative errno. */
+int scratch_lock(const char *scratch);
+/* Removes those that a killed process of this user left where scratch_make would make one: locked
+ * once and by nobody now. How many. */
+unsigned scratch_sweep(const struct privileges *workers);
 
 #endif

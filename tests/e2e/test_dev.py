@@ -144,20 +144,52 @@ async def test_and_not_without_dev(server, user):
         assert (await c.expect("error"))["payload"]["code"] == "UNKNOWN_TYPE"
 
 
+def children(dev):
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(dev.pid)], stdout=subprocess.PIPE,
+                            encoding="ascii", check=True).stdout
+    return [int(pid) for pid in listed.split()]
+
+
+def scratch_of(dev):
+    return re.search(r"--config (\S+)/belfry\.conf", dev.log_text()).group(1)
+
+
 async def test_dev_starts_everything_and_leaves_nothing_behind():
     dev = Dev()
     try:
         async with await Client.attach(dev, token_text=dev.tokens[0]) as c:
             await c.nothing()
-        children = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(dev.pid)],
-                                  stdout=subprocess.PIPE, encoding="ascii").stdout.split("\n")
-        kept = [int(line.split()[0]) for line in children if line.strip()]
+        kept = children(dev)
         assert len(kept) >= 2
         dev.signal(signal.SIGINT)
         assert dev.wait() == 0
         harness.eventually(lambda: not any(is_alive(p) for p in kept), "all children ended")
     finally:
         dev.end()
+
+
+def test_what_a_killed_one_left_is_removed_by_the_next():
+    dev, running = Dev(), Dev()
+    try:
+        left, used = scratch_of(dev), scratch_of(running)
+        processes = children(dev)
+        assert len(processes) >= 3, "its workers and its Redis"
+        dev.signal(signal.SIGKILL)
+        harness.eventually(lambda: not any(is_alive(p) for p in processes), "all children ended")
+        dev.wait()
+        again = Dev()
+        try:
+            assert not os.path.exists(left) and os.path.exists(used + "/secret")
+            assert running.ask("GET", "/").status == 200
+        finally:
+            again.signal(signal.SIGINT)
+            again.wait()
+            again.end()
+    finally:
+        dev.end()
+        running.signal(signal.SIGINT)
+        running.wait()
+        running.end()
 
 
 # ---- pages as C ---------------------------------------------------------------------------------

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -156,6 +158,59 @@ START_TEST(a_scratch_directory_is_removed_with_what_is_in_it_and_nothing_else)
 }
 END_TEST
 
+/* A directory beside scratch, with a lock that nobody holds. */
+static void make_left(const char *base, const char *name, mode_t mode, bool has_lock)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", base, name);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    ck_assert_int_eq(scratch_write(path, "secret", "x", 1), 0);
+    if (has_lock)
+        ck_assert_int_eq(scratch_write(path, "lock", "", 0), 0);
+    ck_assert_int_eq(chmod(path, mode), 0);
+}
+
+START_TEST(only_what_a_killed_process_of_ours_left_is_swept)
+{
+    static const char *const kept[] = {"belfry-open00", "belfry-nolock", "belfry-longer1",
+                                       "belfry-link00", "belfry-locked", "belfry-symloc"};
+    char base[] = "/tmp/check_dev_XXXXXX", scratch[SCRATCH_PATH_BYTES], gone[128];
+    struct stat st;
+    ck_assert_ptr_nonnull(mkdtemp(base));
+    unsetenv("XDG_RUNTIME_DIR");
+    ck_assert_int_eq(setenv("TMPDIR", base, 1), 0);
+    ck_assert_int_eq(scratch_make(&self, scratch), 0);
+    int lock = scratch_lock(scratch);
+    ck_assert_int_ge(lock, 0);
+    make_left(base, "belfry-killed", 0700, true);
+    make_left(base, "belfry-pass00", 0711, true);
+    make_left(base, "belfry-open00", 0720, true);
+    make_left(base, "belfry-nolock", 0700, false);
+    make_left(base, "belfry-longer1", 0700, true);
+    make_left(base, "belfry-symloc", 0700, false);
+    make_left(base, "belfry-locked", 0700, true);
+    ck_assert_int_eq(symlink("secret", path_in(base, "belfry-symloc/lock")), 0);
+    ck_assert_int_eq(symlink("belfry-longer1", path_in(base, "belfry-link00")), 0);
+    int other = open(path_in(base, "belfry-locked/lock"), O_RDWR);
+    ck_assert_int_eq(flock(other, LOCK_EX | LOCK_NB), 0);
+    ck_assert_uint_eq(scratch_sweep(&self), 2);
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+        ck_assert_msg(!lstat(path_in(base, kept[i]), &st), "%s is gone", kept[i]);
+    ck_assert_int_eq(stat(path_in(base, "belfry-longer1/secret"), &st), 0);
+    ck_assert_int_eq(stat(path_in(scratch, "lock"), &st), 0);
+    close(other);
+    close(lock); /* as if both had been killed */
+    ck_assert_uint_eq(scratch_sweep(&self), 2);
+    ck_assert_int_lt(stat(scratch, &st), 0);
+    unlink(path_in(base, "belfry-link00"));
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        snprintf(gone, sizeof(gone), "%s/%s", base, kept[i]);
+        scratch_remove(gone);
+    }
+    ck_assert_int_eq(rmdir(base), 0);
+}
+END_TEST
+
 START_TEST(a_written_file_replaces_the_older_one_as_a_whole)
 {
     char scratch[SCRATCH_PATH_BYTES], text[16] = "";
@@ -239,6 +294,7 @@ int main(void)
     tcase_add_test(t, what_was_given_stays);
     tcase_add_test(t, two_servers_have_two_secrets);
     tcase_add_test(t, a_scratch_directory_is_removed_with_what_is_in_it_and_nothing_else);
+    tcase_add_test(t, only_what_a_killed_process_of_ours_left_is_swept);
     tcase_add_test(t, a_written_file_replaces_the_older_one_as_a_whole);
     tcase_add_test(t, a_pid_file_is_held_by_its_process_and_free_after_its_death);
     tcase_add_test(t, a_pid_file_of_somebody_else_is_not_removed);
