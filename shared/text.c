@@ -195,7 +195,7 @@ void text_add_json(struct text_buf *b, const char *bytes, size_t len)
     text_addc(b, '"');
 }
 
-/* May a terminal take this sequence of n bytes for a command? C0, DEL, and C1, which is two bytes. */
+/* May a terminal take this sequence of n bytes for a command? C0, DEL, and C1, of two bytes. */
 static bool is_control(const unsigned char *p, size_t n)
 {
     return n == 1 ? *p < 0x20 || *p == 0x7F : n == 2 && p[0] == 0xC2 && p[1] < 0xA0;

@@ -272,7 +272,8 @@ static void log_exit(const struct slot *slot, int status, bool is_expected)
     log_event(is_expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "worker-ended", "slot",
               LOG_INT(slot->index), "pid", LOG_INT(slot->pid), "generation",
               LOG_INT(slot->generation->number), LOG_ENDED(status), "expected",
-              LOG_BOOL(is_expected), "lived_ms", LOG_INT(clock_mono_ms() - slot->forked_at_ms), (char *)NULL);
+              LOG_BOOL(is_expected), "lived_ms", LOG_INT(clock_mono_ms() - slot->forked_at_ms),
+              (char *)NULL);
 }
 
 static void on_child(struct ev_loop *loop, struct ev_child *child, int events)
