@@ -10,6 +10,10 @@ dist_examples_DATA = \
     etc/nginx.conf \
     etc/sysusers.conf
 
+# What make leaves behind when the files are gone.
+uninstall-hook:
+	-rmdir "$(DESTDIR)$(examplesdir)" "$(DESTDIR)$(docdir)" 2>/dev/null
+
 # Where bash-completion looks (below the prefix: in XDG_DATA_DIRS).
 bashcompletiondir = $(datadir)/bash-completion/completions
 
