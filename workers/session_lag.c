@@ -28,7 +28,8 @@
 #include "workers/filter.h"
 #include "workers/session_parts.h"
 
-#define ASIDE_MAX 32
+/* Keys of which the newest frame is put aside; their bytes are bounded by send-buffer-limit. */
+#define ASIDE_MAX 1024
 /* Ids owed, beyond history-size. From the first number on a reading is to tell which are not stored
  * at all; beyond the second (readings fail) the oldest are forgotten. */
 #define OWED_SETTLED 4096
@@ -37,6 +38,11 @@
 struct owed {
     uint64_t id_hash;
     bool conflates;
+};
+
+struct aside {
+    uint64_t key; /* the frame's, here for those who look through all of them */
+    struct frame *frame;
 };
 
 struct lag {
@@ -48,8 +54,8 @@ struct lag {
     size_t count, cap;
     size_t asked;        /* of these, noted before the reading under way was asked for */
     size_t forgotten;    /* ids given up, and not made good by a reading yet */
-    struct frame *aside[ASIDE_MAX]; /* oldest first, one for each key */
-    size_t aside_count, aside_bytes;
+    struct aside *aside; /* oldest first, one for each key */
+    size_t aside_count, aside_cap, aside_bytes;
     uint64_t first_stored, last_stored; /* owed, and in the list when it was read; 0: none */
     size_t next_bytes;   /* of the frame that found no room when it was served; 0: not known */
     int64_t since_us;    /* wall clock */
@@ -138,26 +144,35 @@ static void owe(struct sessions *s, struct device *d, uint64_t id_hash, bool con
 
 static void take_aside(struct lag *lag, size_t i)
 {
-    lag->aside_bytes -= lag->aside[i]->len;
-    frame_unref(lag->aside[i]);
+    lag->aside_bytes -= lag->aside[i].frame->len;
+    frame_unref(lag->aside[i].frame);
     lag->aside_count--;
     memmove(lag->aside + i, lag->aside + i + 1, (lag->aside_count - i) * sizeof(*lag->aside));
 }
 
-/* Place of an id, or ASIDE_MAX. */
-static size_t place_aside(const struct lag *lag, uint64_t id_hash)
+/* Takes over the caller's reference, also when it fails. */
+static int append_aside(struct lag *lag, struct frame *f)
 {
-    for (size_t i = 0; i < lag->aside_count; i++)
-        if (lag->aside[i]->id_hash == id_hash)
-            return i;
-    return ASIDE_MAX;
+    if (lag->aside_count == lag->aside_cap) {
+        size_t cap = lag->aside_cap ? lag->aside_cap * 2 : 8;
+        struct aside *aside = realloc(lag->aside, cap * sizeof(*aside));
+        if (!aside) {
+            frame_unref(f);
+            return -ENOMEM;
+        }
+        lag->aside = aside;
+        lag->aside_cap = cap;
+    }
+    lag->aside[lag->aside_count++] = (struct aside){f->conflate_key, f};
+    lag->aside_bytes += f->len;
+    return 0;
 }
 
 /* There is no room for all keys: unless it is stored, the oldest is lost. */
 static void give_up_oldest_aside(struct lag *lag)
 {
     for (size_t i = lag->count; i-- > 0;)
-        if (lag->owed[i].id_hash == lag->aside[0]->id_hash) {
+        if (lag->owed[i].id_hash == lag->aside[0].frame->id_hash) {
             lag->owed[i].conflates = false;
             break;
         }
@@ -168,21 +183,20 @@ static void give_up_oldest_aside(struct lag *lag)
 static void replace_aside(struct lag *lag, uint64_t conflate_key)
 {
     for (size_t i = 0; i < lag->aside_count; i++)
-        if (lag->aside[i]->conflate_key == conflate_key) {
+        if (lag->aside[i].key == conflate_key) {
             take_aside(lag, i);
             return;
         }
 }
 
-static void put_aside(struct sessions *s, struct lag *lag, struct frame *f)
+static int put_aside(struct sessions *s, struct lag *lag, struct frame *f)
 {
     size_t most = (size_t)s->w->opt->send_buffer_limit / 4;
     replace_aside(lag, f->conflate_key);
     while (lag->aside_count == ASIDE_MAX ||
            (lag->aside_count && lag->aside_bytes + f->len > most))
         give_up_oldest_aside(lag);
-    lag->aside[lag->aside_count++] = frame_ref(f);
-    lag->aside_bytes += f->len;
+    return append_aside(lag, frame_ref(f));
 }
 
 /* ---- lagging begins and goes on ---- */
@@ -191,8 +205,8 @@ void session_lag_note(struct sessions *s, struct device *d, struct frame *f)
 {
     fate_device(d, f, TRACE_LAGGING);
     owe(s, d, f->id_hash, f->conflate_key != 0);
-    if (f->conflate_key)
-        put_aside(s, d->busy->lag, f);
+    if (f->conflate_key && put_aside(s, d->busy->lag, f) < 0)
+        conn_close(d->conn, CLOSE_INTERNAL);
 }
 
 /* What the device has so far is what the user's devices have: it was one of them until now. */
@@ -236,6 +250,7 @@ static void lag_free(struct lag *lag)
         return;
     while (lag->aside_count)
         take_aside(lag, lag->aside_count - 1);
+    free(lag->aside);
     free(lag->had);
     free(lag->owed);
     free(lag);
@@ -309,6 +324,7 @@ struct serving {
     struct session_list *list;
     uint64_t *owed;     /* sorted */
     uint64_t *listed;   /* sorted */
+    uint64_t *aside;    /* ids, sorted */
     uint64_t *held;     /* ids of what is aside, then of what is held */
     uint32_t *held_out;
     size_t held_count;
@@ -340,23 +356,25 @@ static int allocate(struct serving *v)
     const struct lag *lag = v->lag;
     const struct held *h = v->d->busy->held;
     size_t listed = v->list->order_count, held = lag->aside_count + (h ? h->count : 0);
-    v->owed = malloc((lag->count + listed + held + 1) * sizeof(uint64_t) +
+    v->owed = malloc((lag->count + listed + lag->aside_count + held + 1) * sizeof(uint64_t) +
                      held * sizeof(uint32_t));
     if (!v->owed)
         return -ENOMEM;
     v->listed = v->owed + lag->count;
-    v->held = v->listed + listed;
+    v->aside = v->listed + listed;
+    v->held = v->aside + lag->aside_count;
     v->held_out = (uint32_t *)(v->held + held);
     for (size_t i = 0; i < lag->count; i++)
         v->owed[i] = lag->owed[i].id_hash;
     for (size_t k = 0; k < listed; k++)
         v->listed[k] = v->list->entries[v->list->order[k]].id_hash;
     for (size_t i = 0; i < lag->aside_count; i++)
-        v->held[v->held_count++] = lag->aside[i]->id_hash;
+        v->held[v->held_count++] = v->aside[i] = lag->aside[i].frame->id_hash;
     for (size_t i = 0; h && i < h->count; i++)
         v->held[v->held_count++] = h->items[i].id_hash;
     qsort(v->owed, lag->count, sizeof(*v->owed), compare_ids);
     qsort(v->listed, listed, sizeof(*v->listed), compare_ids);
+    qsort(v->aside, lag->aside_count, sizeof(*v->aside), compare_ids);
     return 0;
 }
 
@@ -439,7 +457,7 @@ static void settle_absent(struct serving *v)
         else if (!o->conflates) {
             counters_inc(CTR_messages_dropped_slow);
             fate_id(v->d, o->id_hash, TRACE_DROPPED);
-        } else if (place_aside(lag, o->id_hash) == ASIDE_MAX) { /* what is aside comes */
+        } else if (!is_in(v->aside, lag->aside_count, o->id_hash)) { /* what is aside comes */
             counters_inc(CTR_messages_conflated);
             fate_id(v->d, o->id_hash, TRACE_CONFLATED);
         }
@@ -522,7 +540,7 @@ static struct frame *held_frame(const struct serving *v, const struct lag *lag,
                                 const struct held *h, size_t i)
 {
     size_t at = v->held_out[i];
-    return at < lag->aside_count ? lag->aside[at] : h->items[at - lag->aside_count].frame;
+    return at < lag->aside_count ? lag->aside[at].frame : h->items[at - lag->aside_count].frame;
 }
 
 /* Not all had room. What is aside and was sent from the list is not to be sent again; what was held
@@ -536,7 +554,7 @@ static void stay(struct serving *v, size_t sent)
     lag->is_stalled = true;
     owe_rest(v, sent);
     for (size_t i = lag->aside_count; i-- > 0;) {
-        uint64_t id_hash = lag->aside[i]->id_hash;
+        uint64_t id_hash = lag->aside[i].frame->id_hash;
         bool is_rest = !is_listed(v, id_hash);
         for (size_t k = sent; k < v->result.missed_count && !is_rest; k++)
             is_rest = l->entries[l->missed[k]].id_hash == id_hash;
@@ -639,7 +657,7 @@ void session_lag_save(struct sessions *s, struct device *d, struct text_buf *out
         pack_u8(out, lag->owed[i].conflates);
     }
     for (size_t i = 0; i < lag->aside_count; i++)
-        frame_save(lag->aside[i], out);
+        frame_save(lag->aside[i].frame, out);
 }
 
 static int restore(struct lag *lag, struct unpack *in)
@@ -670,8 +688,8 @@ static int restore(struct lag *lag, struct unpack *in)
         struct frame *f = frame_restore(in);
         if (!f)
             return -EBADMSG;
-        lag->aside[lag->aside_count++] = f;
-        lag->aside_bytes += f->len;
+        if (append_aside(lag, f) < 0)
+            return -ENOMEM;
     }
     return unpack_is_done(in) ? 0 : -EBADMSG;
 }

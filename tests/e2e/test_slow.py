@@ -288,6 +288,27 @@ def test_the_newest_balance_of_each_account_comes(redis, slow, user, stored):
     assert counters(slow)["messages_conflated"] > before
 
 
+def test_the_newest_of_many_keys_comes_though_none_is_stored(redis, make_server, user):
+    accounts = ["a%d" % n for n in range(100)]
+    server = make_server(workers="1", history_size="1000", replay_limit="1000",
+                         ping_interval="60s")
+    with paused(server, user) as c:
+        send_many(redis, user, 300, 6000, kind="BALANCE_UPDATE", stored=False, account_id="other")
+        send_many(redis, user, 300, 6000)
+        for n in range(3):
+            for account in accounts:
+                send_many(redis, user, 1, 200, kind="BALANCE_UPDATE", start=n, stored=False,
+                          account_id=account)
+        newest = []
+        while len(newest) < len(accounts):
+            body = c.receive_json()
+            if body["type"] == "BALANCE_UPDATE" and body["payload"]["account_id"] != "other":
+                assert body["payload"]["n"] == 2
+                newest.append(body["payload"]["account_id"])
+        assert newest == accounts
+        nothing_more(c)
+
+
 def test_the_newest_dashboard_comes_after_what_was_stored(redis, slow, user):
     with paused(slow, user) as c:
         ids = []
