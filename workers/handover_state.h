@@ -19,7 +19,7 @@
 
 /* Goes up with every change of a layout that is written here or by a X_save function. */
 #ifndef HANDOVER_VERSION
-#define HANDOVER_VERSION 5u
+#define HANDOVER_VERSION 4u
 #endif
 #define HANDOVER_MAGIC 0x4c464542u /* "BEFL" */
 
