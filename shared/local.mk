@@ -67,6 +67,8 @@ shared_libshared_la_SOURCES = \
     shared/token_key.c \
     shared/token_key.h \
     shared/token_keys.c \
+    shared/token_known.c \
+    shared/token_known.h \
     shared/token_mint.c \
     shared/token_priv.h \
     shared/trace.c \

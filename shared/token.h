@@ -12,8 +12,9 @@
  * They are read by the privileged master or belfryctl and kept in memory; a set that changed is
  * read again, and given to workers as text.
  *
- * Five files: token.c (checks), token_key.c (one key and its signatures; OpenSSL), token_keys.c
- * (rules and files), jwks.c (sets), token_mint.c (makes tokens; libjwt).
+ * Six files: token.c (checks), token_key.c (one key and its signatures; OpenSSL), token_known.c
+ * (signatures that were good), token_keys.c (rules and files), jwks.c (sets), token_mint.c (makes
+ * tokens; libjwt).
  */
 #ifndef BELFRY_SHARED_TOKEN_H
 #define BELFRY_SHARED_TOKEN_H

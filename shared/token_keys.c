@@ -332,6 +332,7 @@ int token_keys_take_jwks(struct token_keys *k, struct text_span text, char *why,
     if (r < 0)
         return r;
     token_keyset_fini(&k->jwks);
+    token_known_forget(k->known);
     k->jwks = set;
     return 0;
 }
@@ -437,8 +438,9 @@ static int make_rules(const struct options *opt, struct token_keys **out,
     k->leeway_ms = opt->jwt_leeway;
     k->require_exp = opt->jwt_require_exp == CHOICE_YES;
     k->wants_jti = opt->denylist_key && opt->denylist_key[0];
+    k->known = token_known_new();
     int r = 0;
-    if (!k->issuer || !k->audience || set_claim(&k->user, opt->jwt_user_claim) < 0 ||
+    if (!k->known || !k->issuer || !k->audience || set_claim(&k->user, opt->jwt_user_claim) < 0 ||
         set_claim(&k->admin, opt->admin_claim) < 0 ||
         text_list_copy(&opt->admin_values, &k->admin_values) < 0)
         r = token_fail(why, -ENOMEM, "no memory");
@@ -532,6 +534,7 @@ void token_keys_free(struct token_keys *k)
     for (size_t i = 0; i < k->file_count; i++)
         token_key_fini(&k->files[i]);
     token_keyset_fini(&k->jwks);
+    token_known_free(k->known);
     text_list_free(&k->notes);
     free(k->issuer);
     free(k->audience);

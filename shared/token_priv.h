@@ -12,6 +12,7 @@
 #include "shared/text.h"
 #include "shared/token.h"
 #include "shared/token_key.h"
+#include "shared/token_known.h"
 
 #define TOKEN_FILE_KEYS 2 /* jwt-secret-file's and jwt-public-key-file's */
 #define TOKEN_KID_MAX_BYTES 256
@@ -35,6 +36,7 @@ struct token_keys {
     struct token_key files[TOKEN_FILE_KEYS]; /* keys without a kid */
     size_t file_count;
     struct token_keyset jwks;
+    struct token_known *known; /* what these keys have signed */
     struct text_list notes;                  /* about files */
     char *issuer;   /* "": any */
     char *audience; /* "": any */

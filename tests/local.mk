@@ -65,6 +65,7 @@ unit_tests = \
     tests/unit/check_tlsio \
     tests/unit/check_token \
     tests/unit/check_token_keys \
+    tests/unit/check_token_known \
     tests/unit/check_trace \
     tests/unit/check_upgrade \
     tests/unit/check_usertable \

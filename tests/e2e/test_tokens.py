@@ -3,6 +3,7 @@
 import asyncio
 import calendar
 import os
+import signal
 import subprocess
 import time
 
@@ -235,6 +236,24 @@ async def test_key_pairs_work_and_a_public_key_is_never_a_secret(
                                            {"alg": algorithm, "typ": "JWT"}))
     other = {"RS256": "ES256", "ES256": "RS256"}[algorithm]
     await refused(server, token(user, secret=keys[other][0], algorithm=other))
+
+
+async def test_a_signature_is_checked_once_and_a_token_each_time(make_server, keys, user, redis):
+    private, public = keys["ES256"]
+    server = make_server(workers="1", jwt_algorithms="ES256,HS256", jwt_public_key_file=public)
+    again = token(user, secret=private, algorithm="ES256", jti=user)
+    for known in range(3):
+        assert await accepted(server, again) == user
+        assert server.stats()["statistics"]["connections"]["tokens_known"] == known
+    redis.client.set("denylist:" + user, "")
+    await refused(server, again)
+    redis.client.delete("denylist:" + user)
+    assert await accepted(server, again) == user
+    await refused(server, again[:-8] + "AAAAAAAA")
+    mark = server.mark()
+    server.signal(signal.SIGHUP)
+    server.wait_log("reloaded", after=mark)
+    assert await accepted(server, again) == user
 
 
 async def test_an_algorithm_that_is_not_configured_is_refused_though_a_key_would_fit(

@@ -6,7 +6,7 @@ table()
     cat <<'END'
 llhttp\.h           http
 wslay/              frame wsock wsclient
-openssl/            handshake publish redislink tlsio token_key token_keys wsclient
+openssl/            handshake publish redislink tlsio token_key token_keys token_known wsclient
 jwt\.h              token_mint
 zlib\.h             deflate pages
 seccomp\.h          sandbox

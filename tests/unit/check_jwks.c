@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/counters.h"
 #include "shared/token.h"
 #include "shared/token_priv.h"
 #include "tests/unit/token_maker.h"
@@ -237,6 +238,27 @@ START_TEST(alg_use_and_key_ops_are_respected)
 }
 END_TEST
 
+START_TEST(what_keys_of_a_former_set_have_signed_is_known_no_more)
+{
+    set_algorithms("HS256,RS256");
+    char *token = sign_alg("RS256", CLAIMS, rsa);
+    ck_assert_int_eq(take(jwk(rsa, NULL, ""), NULL), 0);
+    for (uint64_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(verify(keys, token), TOKEN_OK);
+        ck_assert_uint_eq(counters_self->values[CTR_tokens_known], i);
+    }
+    ck_assert_int_eq(take(jwk(other_rsa, NULL, ""), NULL), 0);
+    ck_assert_int_eq(verify(keys, token), TOKEN_SIGNATURE);
+    ck_assert_int_eq(take(jwk(rsa, NULL, ""), NULL), 0);
+    ck_assert_int_eq(verify(keys, token), TOKEN_OK);
+    ck_assert_uint_eq(counters_self->values[CTR_tokens_known], 1);
+    ck_assert_int_lt(take_text("{"), 0); /* a set that is refused changes nothing */
+    ck_assert_int_eq(verify(keys, token), TOKEN_OK);
+    ck_assert_uint_eq(counters_self->values[CTR_tokens_known], 2);
+    free(token);
+}
+END_TEST
+
 START_TEST(keys_of_unknown_kinds_are_skipped_with_a_note)
 {
     set_algorithms("HS256");
@@ -414,6 +436,7 @@ int main(void)
     tcase_add_test(tc, a_token_that_names_a_key_is_checked_with_that_one_only);
     tcase_add_test(tc, the_tries_for_a_token_without_a_key_s_name_are_bounded);
     tcase_add_test(tc, alg_use_and_key_ops_are_respected);
+    tcase_add_test(tc, what_keys_of_a_former_set_have_signed_is_known_no_more);
     tcase_add_test(tc, keys_of_unknown_kinds_are_skipped_with_a_note);
     tcase_add_test(tc, what_is_wrong_refuses_the_whole_set_and_leaves_the_old_one);
     tcase_add_test(tc, sets_are_bounded);

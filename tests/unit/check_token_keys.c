@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shared/counters.h"
 #include "shared/token.h"
 #include "shared/token_priv.h"
 #include "tests/unit/token_maker.h"
@@ -159,6 +160,69 @@ START_TEST(signatures_have_one_form)
     token_keys_free(k);
     text_buf_free(&token);
     text_buf_free(&bad);
+}
+END_TEST
+
+/* How many tokens this process did not check the signature of. */
+static unsigned known(void)
+{
+    return (unsigned)counters_self->values[CTR_tokens_known];
+}
+
+START_TEST(a_signature_is_checked_once_and_all_else_each_time)
+{
+    set_algorithms("ES256,HS256");
+    opt.jwt_secret_file = write_file("secret", SECRET, strlen(SECRET));
+    opt.jwt_public_key_file = pem_file("k.pem", p256, false);
+    opt.jwt_leeway = 0;
+    struct token_keys *k = load();
+    ck_assert_ptr_nonnull(k);
+    char *token = sign_alg("ES256", "{\"sub\":\"u\",\"exp\":1769860900,\"nbf\":1769860700}", p256);
+    size_t len = strlen(token);
+    const int64_t nbf_ms = INT64_C(1769860700000), exp_ms = INT64_C(1769860900000);
+    /* Whatever it was refused for, its signature is good. */
+    ck_assert_int_eq(token_verify(k, token, len, exp_ms, &claims), TOKEN_EXPIRED);
+    ck_assert_uint_eq(known(), 0);
+    ck_assert_int_eq(token_verify(k, token, len, nbf_ms, &claims), TOKEN_OK);
+    ck_assert_str_eq(claims.user_id, "u");
+    ck_assert_int_eq(token_verify(k, token, len, exp_ms - 1, &claims), TOKEN_OK);
+    ck_assert_int_eq(token_verify(k, token, len, exp_ms, &claims), TOKEN_EXPIRED);
+    ck_assert_int_eq(token_verify(k, token, len, nbf_ms - 1, &claims), TOKEN_NOT_YET);
+    ck_assert_uint_eq(known(), 4);
+    for (size_t at = 0; at < len; at++) { /* no other token is taken for it */
+        char was = token[at];
+        token[at] = was == 'A' ? 'B' : 'A';
+        ck_assert_int_ne(token_verify(k, token, len, NOW_MS, &claims), TOKEN_OK);
+        token[at] = was;
+    }
+    ck_assert_uint_eq(known(), 4);
+    token_keys_free(k);
+    k = load(); /* a reload's */
+    ck_assert_int_eq(token_verify(k, token, len, NOW_MS, &claims), TOKEN_OK);
+    ck_assert_uint_eq(known(), 4);
+    free(token);
+    token = sign_alg("HS256", CLAIMS, NULL);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(verify(k, token), TOKEN_OK);
+    ck_assert_uint_eq(known(), 4);
+    free(token);
+    token_keys_free(k);
+}
+END_TEST
+
+START_TEST(a_bad_signature_stays_bad)
+{
+    set_algorithms("EdDSA");
+    opt.jwt_public_key_file = pem_file("k.pem", ed25519, false);
+    struct token_keys *k = load();
+    EVP_PKEY *other = another_like(ed25519);
+    char *token = sign_alg("EdDSA", CLAIMS, other);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(verify(k, token), TOKEN_SIGNATURE);
+    ck_assert_uint_eq(known(), 0);
+    free(token);
+    EVP_PKEY_free(other);
+    token_keys_free(k);
 }
 END_TEST
 
@@ -623,6 +687,8 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, each_public_key_algorithm_is_verified_with_its_own_key_only);
     tcase_add_test(tc, signatures_have_one_form);
+    tcase_add_test(tc, a_signature_is_checked_once_and_all_else_each_time);
+    tcase_add_test(tc, a_bad_signature_stays_bad);
     tcase_add_test(tc, a_short_secret_for_a_long_hash_is_noted);
     tcase_add_test(tc, a_public_key_never_serves_as_a_secret);
     tcase_add_test(tc, one_newline_at_the_end_is_not_part_of_the_secret);
