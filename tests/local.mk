@@ -98,6 +98,7 @@ tests_unit_check_token_keys_CFLAGS = $(AM_CFLAGS) -Wno-write-strings
 e2e_tests = \
     tests/e2e/test_attacks.py \
     tests/e2e/test_belfryctl.py \
+    tests/e2e/test_bench_incoming.py \
     tests/e2e/test_bench_reload.py \
     tests/e2e/test_chaos.py \
     tests/e2e/test_commands.py \

@@ -20,6 +20,7 @@ BIG_WORKERS = 3  # a process opens 20,000 files here
 HELD = 100000
 HELD_WORKERS = 7
 INCOMING_RATE = 2000
+ORDINARY, REAL_TIME = "ordinary", "real time"  # how the processes of a run are scheduled
 FIRST_OTHER = 1000000  # users of a second crowd
 FIRST_INCOMING = 5000  # the same where the floor is asked, too: it knows users below 20,000
 # (workers, connections)
@@ -60,9 +61,9 @@ def command_of(place, server, mode, options, is_meek=False):
     gives way at once; a process of nice 19 keeps a processor for some milliseconds.)"""
     before, after = server.bench_options(mode)
     return place.pinned(place.client_cpu, [
-        *(["chrt", "--idle", "0"] if is_meek else []), os.environ["BELFRY_BENCH"],
-        f"--redis-url=unix://{place.redis_socket}", f"--jwt-secret-file={place.secret}", *before,
-        mode, f"--pid={server.process.pid}", "--json", "--limit=60", *options, *after])
+        os.environ["BELFRY_BENCH"], f"--redis-url=unix://{place.redis_socket}",
+        f"--jwt-secret-file={place.secret}", *before, mode, f"--pid={server.process.pid}",
+        "--json", "--limit=60", *options, *after], is_meek)
 
 
 def finish(process, what):
@@ -155,23 +156,39 @@ def storms(place, rounds):
     return found
 
 
+CONNECTED = ("--connections=2000", "--rate=2000", "--messages=10000")
+OTHERS = ("--connections=12000", f"--first-user={FIRST_INCOMING}",
+          f"--connect-rate={INCOMING_RATE}", "--seconds=1")
+
+
+def while_others_come(place, server, with_others):
+    """Those who are connected, and those who come; the second is None when nobody does."""
+    with Running(place, server, "unicast"):
+        first = start(place, server, "unicast", CONNECTED)
+        second = start(place, server, "idle", OTHERS, is_meek=True) if with_others else None
+        return finish(first, "connected"), second and finish(second, "others")
+
+
 def incoming(place, rounds):
-    """Latency of those who are connected, alone and while others come in, beside the floor's. The
-    others are a generator of their own that stands back: what it costs to make so many connections
-    is the clients' matter, and is not to delay those who measure."""
-    connected = ["--connections=2000", "--rate=2000", "--messages=10000"]
-    others = ["--connections=10000", f"--first-user={FIRST_INCOMING}",
-              f"--connect-rate={INCOMING_RATE}", "--seconds=1"]
+    """Latency of those who are connected, alone and while others come in, beside the floor's; with
+    every process an ordinary one, and with every process at real time. The others are a generator
+    of their own that stands back: what it costs to make so many connections is the clients' matter,
+    and is not to delay those who measure. All of it takes turns within a round."""
     found = {}
-    for _ in range(rounds):
-        for server in (peers.Floor(place), Belfry(place)):
-            of = found.setdefault(server.name, {"quiet": [], "incoming": [], "others": []})
-            of["quiet"].append(run(place, server, "unicast", connected))
-            with Running(place, server, "unicast"):
-                first = start(place, server, "unicast", connected)
-                second = start(place, server, "idle", others, is_meek=True)
-                of["incoming"].append(finish(first, "incoming"))
-                of["others"].append(finish(second, "others"))
+    setups = (ORDINARY, REAL_TIME) if peers.may_be_realtime() else (ORDINARY,)
+    try:
+        for _ in range(rounds):
+            for setup in setups:
+                place.is_realtime = setup == REAL_TIME
+                for server in (peers.Floor(place), Belfry(place)):
+                    of = found.setdefault(setup, {}).setdefault(
+                        server.name, {"quiet": [], "incoming": [], "others": []})
+                    of["quiet"].append(while_others_come(place, server, False)[0])
+                    both = while_others_come(place, server, True)
+                    of["incoming"].append(both[0])
+                    of["others"].append(both[1])
+    finally:
+        place.is_realtime = False
     return found
 
 

@@ -10,11 +10,22 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 
+SERVING, STANDING_BACK = 2, 1  # priorities of a run at real time
+
 
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def may_be_realtime():
+    """Root may, and whoever has CAP_SYS_NICE or a limit on real-time priorities that allows it."""
+    try:
+        return subprocess.run(["chrt", "--rr", str(SERVING), "true"], stderr=subprocess.DEVNULL,
+                              check=False).returncode == 0
+    except OSError:
+        return False
 
 
 class Place:
@@ -24,6 +35,7 @@ class Place:
         self.directory = pathlib.Path(directory)
         self.server_cpu = server_cpu
         self.client_cpu = client_cpu
+        self.is_realtime = False
         self.redis = None
         self.redis_port = free_port()
         self.redis_socket = self.directory / "redis.sock"
@@ -32,8 +44,17 @@ class Place:
         self.secret.chmod(0o600)
         self.directory.chmod(0o755)  # a worker that is not root finds the socket
 
-    def pinned(self, cpu, command):
-        return ["taskset", "-c", str(cpu), *command] if cpu is not None else list(command)
+    def scheduled(self, is_meek):
+        """How a process gets its processor. is_meek: only while no other of the run wants it. At
+        real time a process has it the moment that it wakes, whatever ordinary process of the
+        machine is in the middle of its slice; otherwise it may wait for the end of that slice."""
+        if self.is_realtime:
+            return ["chrt", "--rr", str(STANDING_BACK if is_meek else SERVING)]
+        return ["chrt", "--idle", "0"] if is_meek else []
+
+    def pinned(self, cpu, command, is_meek=False):
+        command = [*self.scheduled(is_meek), *command]
+        return ["taskset", "-c", str(cpu), *command] if cpu is not None else command
 
     def start_redis(self):
         command = ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1",

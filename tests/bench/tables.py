@@ -87,22 +87,42 @@ def storms(result):
                     "SYNs that found the queue full"], rows), "", *bars]
 
 
+def ratios_of(ones, others):
+    """Of p99, round by round."""
+    return [one["latency_p99_us"] / other["latency_p99_us"] for one, other in zip(ones, others)]
+
+
+def incoming_ratios(servers):
+    """(Belfry's p99 times its quiet one, the floor's, Belfry's times the floor's while others come
+    in), each the median of the rounds'"""
+    floor, belfry = servers["floor"], servers["Belfry"]
+    return [statistics.median(ratios) for ratios in (
+        ratios_of(belfry["incoming"], belfry["quiet"]),
+        ratios_of(floor["incoming"], floor["quiet"]),
+        ratios_of(belfry["incoming"], floor["incoming"]))]
+
+
 def incoming(result):
-    rows, ratios = [], {}
-    for name, part in result["incoming"].items():
-        rows += [[name, who, spread(part[key], "latency_p50_us", 1e-3, 2),
-                  spread(part[key], "latency_p99_us", 1e-3, 2)]
-                 for who, key in (("nobody", "quiet"), (f"{parts.INCOMING_RATE:,}", "incoming"))]
-        ratios[name] = (median_of(part["incoming"], "latency_p99_us")
-                        / median_of(part["quiet"], "latency_p99_us"))
+    rows, bars = [], []
+    for setup, servers_of in result["incoming"].items():
+        for name, part in servers_of.items():
+            rows += [[setup, name, who, spread(part[key], "latency_p50_us", 1e-3, 2),
+                      spread(part[key], "latency_p99_us", 1e-3, 2)]
+                     for who, key in (("nobody", "quiet"),
+                                      (f"{parts.INCOMING_RATE:,}", "incoming"))]
+        mine, floor, beside = incoming_ratios(servers_of)
+        bars += [verdict(f"{setup}: p99 while others come in, times the quiet one", mine,
+                         INCOMING_BAR, ""),
+                 f"- {setup}: the same of the floor: {floor:.2f}; Belfry's p99 while others come "
+                 f"in, times the floor's: {beside:.2f}"]
     return ["## While others come in", "",
             "2,000 connected clients, 2,000 messages a second; one worker. Who comes in is of a "
             "generator of its own, which has the processor that it shares with Redis and with "
-            "those who measure only while neither of them wants it.", "",
-            *table(["", "come in each second", "p50, ms", "p99, ms"], rows), "",
-            verdict("p99 while others come in, times the quiet one", ratios["Belfry"],
-                    INCOMING_BAR, ""),
-            f"- the same of the floor: {ratios['floor']:.2f}"]
+            "those who measure only while neither of them wants it. Ordinary: all processes are "
+            "as they are started. Real time: all are of SCHED_RR, so that none waits for the end "
+            "of another program's slice. Ratios are medians of the rounds' own.", "",
+            *table(["processes", "", "come in each second", "p50, ms", "p99, ms"], rows), "",
+            *bars]
 
 
 def flatness(result):
