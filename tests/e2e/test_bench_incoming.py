@@ -10,6 +10,7 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "bench"))
 
+import parts  # noqa: E402
 import peers  # noqa: E402
 import tables  # noqa: E402
 
@@ -49,6 +50,8 @@ def test_one_bad_quiet_run_decides_nothing():
     servers = {"floor": {"quiet": runs(200, 200, 200), "incoming": runs(200, 300, 400)},
                "Belfry": {"quiet": runs(200, 9000, 200), "incoming": runs(500, 450, 600)}}
     assert tables.incoming_ratios(servers) == [2.5, 1.5, 1.5]
-    text = "\n".join(tables.incoming({"incoming": {"real time": servers}}))
-    assert "times the quiet one: 2.50, bar 2: MISSED" in text
+    text = "\n".join(tables.incoming(
+        {"incoming": {setup: servers for setup in (parts.ORDINARY, parts.REAL_TIME)}}))
+    assert "- ordinary: p99 while others come in, times the quiet one: 2.50\n" in text
+    assert "- real time: p99 while others come in, times the quiet one: 2.50, bar 2: MISSED" in text
     assert "of the floor: 1.50" in text and "times the floor's: 1.50" in text
