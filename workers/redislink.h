@@ -26,7 +26,10 @@
 #define REDISLINK_BACKOFF_LOST_MS 1000 /* of the first attempt after a link that was up */
 #define REDISLINK_STABLE_MS 10000 /* a link that lived as long starts again with the shortest */
 #define REDISLINK_REPLIES_A_TURN 512
-#define REDISLINK_READ_BYTES_A_TURN (4U << 20)
+/* Much more than the replies of a turn, where they are short. Where they are long, all that is read
+ * in a turn is queued in it: it must stay well below send-buffer-limit's default, or who reads
+ * quickly would count as slow after a pause of ours. */
+#define REDISLINK_READ_BYTES_A_TURN (512U << 10)
 /* RAW: above it reading pauses until replies were handled; one reply that is larger resets the
  * link. */
 #define REDISLINK_BUFFER_MAX_BYTES (32U << 20)
