@@ -9,9 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
-#include "shared/clock.h"
+#include "shared/chance.h"
 #include "shared/closes.h"
 #include "shared/segment.h"
 
@@ -117,8 +116,7 @@ int counters_create(struct counters *c, uint32_t slots)
         return error;
     set_segment(c, at, segment_bytes(slots), fd);
     c->head->slots = slots;
-    if (getrandom(&c->head->identity, sizeof(c->head->identity), GRND_NONBLOCK) < 0)
-        c->head->identity = (uint64_t)clock_mono_us();
+    c->head->identity = chance_seed();
     return 0;
 }
 

@@ -9,6 +9,8 @@ shared_libshared_la_SOURCES = \
     shared/algorithms.def \
     shared/base64url.c \
     shared/base64url.h \
+    shared/chance.c \
+    shared/chance.h \
     shared/clock.c \
     shared/clock.h \
     shared/closes.c \
@@ -92,11 +94,11 @@ shared_libshared_la_LIBADD = \
     $(OPENSSL_LIBS)
 
 # --- libbelfry: for backends --------------------------------------------------------------------
-# Built from the same
-# sources once more, as shared-library objects. Only belfry_* is visible.
+# Built from the same sources once more, as shared-library objects. Only belfry_* is visible.
 lib_LTLIBRARIES += libbelfry.la
 
 libbelfry_la_SOURCES = \
+    shared/chance.c \
     shared/clock.c \
     shared/emit.c \
     shared/emit_script.c \

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "shared/chance.h"
 #include "shared/clock.h"
 
 /*
@@ -45,18 +46,12 @@ static _Thread_local struct {
 } stock;
 
 /* Ids need to differ, not to be secret: when the kernel gives no random bytes (a sandbox without
- * the call), time, process and counter spread by splitmix64 are enough. */
+ * the call), chance is enough. */
 static void fill_without_kernel(unsigned char *p, size_t len)
 {
-    static _Atomic uint64_t calls;
-    uint64_t x = (uint64_t)clock_wall_us() ^ (uint64_t)getpid() << 44 ^
-                 (uint64_t)(uintptr_t)&stock ^ atomic_fetch_add(&calls, 1) << 20;
+    uint64_t x = chance_seed();
     for (size_t i = 0; i < len; i += sizeof(x)) {
-        x += UINT64_C(0x9e3779b97f4a7c15);
-        uint64_t z = x;
-        z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-        z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-        z ^= z >> 31;
+        uint64_t z = chance_next(&x);
         memcpy(p + i, &z, len - i < sizeof(z) ? len - i : sizeof(z));
     }
 }

@@ -13,10 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "shared/address.h"
+#include "shared/chance.h"
 #include "shared/clock.h"
 #include "shared/json.h"
 #include "shared/message.h"
@@ -447,15 +447,13 @@ static enum fate connect_once(struct listener *l)
 static enum fate back_off(struct listener *l)
 {
     int64_t bound = BACKOFF_MIN_MS;
-    uint32_t random = 0;
     char text[64];
     for (int i = 1; i < l->failures && bound < BACKOFF_MAX_MS; i++)
         bound *= 2;
     if (bound > BACKOFF_MAX_MS)
         bound = BACKOFF_MAX_MS;
-    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        random = (uint32_t)clock_mono_us();
-    int64_t wait = bound / 2 + random % (bound / 2 + 1), until = clock_mono_ms() + wait;
+    int64_t wait = bound / 2 + (int64_t)(chance_seed() % (uint64_t)(bound / 2 + 1));
+    int64_t until = clock_mono_ms() + wait;
     snprintf(text, sizeof(text), "in %lld ms", (long long)wait);
     note(l, "reconnecting", text);
     while (clock_mono_ms() < until) {

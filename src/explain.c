@@ -5,9 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
+#include "shared/chance.h"
 #include "shared/inquiry.h"
 #include "shared/log.h"
 #include "shared/segment.h"
@@ -314,9 +314,8 @@ static struct question *question_new(struct explain *e, const struct inquiry *in
     q->owner = e;
     q->q = *inquiry;
     q->asker = asker;
-    /* Not to be guessed, so that a late answer to another question is told apart. */
-    if (getrandom(&q->number, sizeof(q->number), GRND_NONBLOCK) < 0)
-        q->number = (uint64_t)(ev_now(e->shared.loop) * 1e6);
+    /* So that a late answer to another question, or another instance's, is told apart. */
+    q->number = chance_seed();
     source_of(q, e->shared.instance_id, e->shared.trace->size);
     if (q->q.ask != INQUIRY_EXPLAIN) /* the traces say nothing about it */
         q->next_ring = e->shared.counters->head->slots;

@@ -9,6 +9,7 @@ unit_tests = \
     tests/unit/check_address \
     tests/unit/check_admission \
     tests/unit/check_bench_client \
+    tests/unit/check_chance \
     tests/unit/check_clock \
     tests/unit/check_closes \
     tests/unit/check_commands \

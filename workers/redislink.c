@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include <hiredis/async.h>
@@ -22,6 +21,7 @@
 #include <openssl/x509v3.h>
 #endif
 
+#include "shared/chance.h"
 #include "shared/log.h"
 #include "workers/push.h"
 #include "workers/resolve.h"
@@ -71,15 +71,6 @@ struct redislink {
 static const struct redisurl *url(const struct redislink *l)
 {
     return l->w->start->redis;
-}
-
-/* xorshift64: spreads attempts, no secret depends on it. */
-static uint64_t next_random(struct redislink *l)
-{
-    l->random ^= l->random << 13;
-    l->random ^= l->random >> 7;
-    l->random ^= l->random << 17;
-    return l->random;
 }
 
 static void set_timer(struct redislink *l, int64_t ms)
@@ -149,7 +140,7 @@ static void go_down(struct redislink *l, const char *reason)
     if (bound > max)
         bound = max;
     l->attempts++;
-    int64_t wait_ms = 1 + (int64_t)(next_random(l) % (uint64_t)bound);
+    int64_t wait_ms = 1 + (int64_t)(chance_next(&l->random) % (uint64_t)bound);
     tell_down(l, was_up, why, wait_ms);
     set_timer(l, wait_ms);
     if (was_up)
@@ -784,8 +775,7 @@ struct redislink *redislink_new(struct worker *w, const struct redislink_owner *
     l->w = w;
     l->owner = owner;
     l->data = data;
-    if (getrandom(&l->random, sizeof(l->random), GRND_NONBLOCK) < 0 || !l->random)
-        l->random = (uintptr_t)l | 1;
+    l->random = chance_seed();
     ev_timer_init(&l->timer, on_timer, 0., 0.);
     ev_timer_init(&l->more, on_more, 0., 0.);
     ev_io_init(&l->io, on_io, -1, 0);
