@@ -36,6 +36,8 @@ workers_libworkers_la_SOURCES = \
     workers/delivery.h \
     workers/device.c \
     workers/device.h \
+    workers/drain.c \
+    workers/drain.h \
     workers/extensions.c \
     workers/extensions.h \
     workers/fate.c \

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "workers/acceptor.h"
 #include "workers/conn.h"
 #include "workers/delivery.h"
+#include "workers/drain.h"
 #include "workers/fate.h"
 #include "workers/handover.h"
 #include "workers/inquest.h"
@@ -27,49 +27,27 @@
 #include "workers/store.h"
 #include "workers/subscriber.h"
 
-/* A stop ends within 5 s by contract; the master kills a little before that. */
-#define STOP_LIMIT_MS 4000
-/* After the last WebSocket was told to go: close handshakes, and answers that are awaited. */
-#define DRAIN_GRACE_MS 6000
-/* For giving connections to other workers, however short drain-time is; less than the grace. */
-#define DRAIN_GIVE_MS 5000
-/* Accepted, and their request may be on its way: closing would reset it. */
-#define DRAIN_FRESH_MS 2000
-#define DRAIN_TICK_MS 50
 /* For Redis to answer; then clients are served without it. */
 #define READY_WAIT_MS 1000
 #define CONTROL_BATCH 16
 #define BUSY_US 2000 /* a turn that took as long */
 
-enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING };
-
 /* The process: its context, and what only this file watches. */
 struct life {
     struct worker worker;
-    enum phase phase;
+    struct drain *drain; /* how it ends */
     bool is_ready;
     int status;         /* to exit with */
     ev_timer unready;   /* until is_ready */
     ev_io control;
     ev_io term;
     ev_timer second;
-    ev_timer tick;      /* of a drain or stop */
     ev_timer more;      /* makes another turn: lists or broadcasts are left */
     ev_check turn_start;
     ev_prepare turn_end;
     int64_t turn_us;    /* monotonic: when this turn began */
     bool is_busy;       /* the one before was long */
     uint64_t suppressed; /* log_suppressed() when it was last counted */
-    uint64_t random;
-    int64_t began_ms;   /* of the drain; monotonic */
-    int64_t lame_until_ms; /* monotonic: accept until then; 0: no more */
-    int64_t over_ms;
-    int64_t until_ms;   /* monotonic: exit then, whoever is left */
-    int64_t quiet_ms;   /* monotonic: since when only fresh or resting HTTP is left; 0: not yet */
-    uint64_t to_close;  /* WebSockets when the drain began */
-    uint64_t closed;
-    bool was_moving;    /* there were WebSockets to give to other workers */
-    enum close_reason reason;
     struct ipc_message message;
 };
 
@@ -82,200 +60,6 @@ int64_t worker_now_ms(const struct worker *w)
 int64_t worker_wall_ms(const struct worker *w)
 {
     return (int64_t)(ev_now(w->loop) * 1000);
-}
-
-/* ---- ending ---- */
-
-/* splitmix64: it only spreads closes, nobody gains by guessing it. */
-static uint64_t next_random(struct life *life)
-{
-    uint64_t z = life->random += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-}
-
-static bool is_open_websocket(const struct conn *c)
-{
-    return c->state == CONN_AUTH || c->state == CONN_OPEN;
-}
-
-static void close_one(const struct life *life, struct conn *c)
-{
-    if (life->reason == CLOSE_DROPPED)
-        conn_drop(c, CLOSE_DROPPED);
-    else
-        conn_close(c, life->reason);
-}
-
-struct census {
-    struct life *life;
-    uint64_t open;  /* WebSockets that are to be closed */
-    uint64_t moving; /* WebSockets that are to be given to another worker */
-    uint64_t busy;  /* closing ones, and HTTP with a request or answer under way */
-    uint64_t fresh; /* HTTP or TLS without a request yet */
-    uint64_t due;   /* of open: how many to close now */
-};
-
-static void census_count(void *data, struct conn *c)
-{
-    struct census *census = data;
-    if (handover_wants(census->life->worker.handover, c))
-        census->moving++;
-    else if (is_open_websocket(c))
-        census->open++;
-    else if (c->state == CONN_CLOSING || c->reply || c->http || c->outq.bytes)
-        census->busy++;
-    else if (!c->had_request && !c->is_metrics)
-        census->fresh++;
-}
-
-/* Selection sampling (Knuth, TAOCP volume 2, algorithm S): each open connection is as likely as any
- * other, in one pass. */
-static void census_close(void *data, struct conn *c)
-{
-    struct census *census = data;
-    if (!census->due || !is_open_websocket(c) ||
-        handover_wants(census->life->worker.handover, c))
-        return;
-    if (next_random(census->life) % census->open < census->due) {
-        close_one(census->life, c);
-        census->life->closed++;
-        census->due--;
-    }
-    census->open--;
-}
-
-static void leave(struct life *life)
-{
-    ev_break(life->worker.loop, EVBREAK_ALL);
-}
-
-/* True when nobody is left to whom anything is owed. */
-static bool is_drained(struct life *life, const struct census *census, int64_t now_ms)
-{
-    if (now_ms >= life->until_ms)
-        return true;
-    if (life->lame_until_ms)
-        return false;
-    if (census->open || census->moving || census->busy ||
-        !handover_is_flushed(life->worker.handover)) {
-        life->quiet_ms = 0;
-        return false;
-    }
-    if (!life->quiet_ms)
-        life->quiet_ms = now_ms;
-    return !census->fresh || now_ms - life->quiet_ms >= DRAIN_FRESH_MS;
-}
-
-/* Nobody is left to take connections over: they are closed in the time that remains. */
-static void spread_anew(struct life *life, uint64_t open, int64_t *passed_ms)
-{
-    life->began_ms += *passed_ms;
-    life->over_ms = life->over_ms > *passed_ms ? life->over_ms - *passed_ms : 0;
-    life->to_close = open;
-    life->closed = 0;
-    *passed_ms = 0;
-}
-
-static void end_lameness(struct life *life)
-{
-    acceptor_stop(life->worker.acceptor, false);
-    life->lame_until_ms = 0;
-}
-
-/* Closes as many as the time that passed asks for; ends the process when nobody is left. */
-static void drain_step(struct life *life)
-{
-    int64_t now_ms = clock_mono_ms(), passed_ms = now_ms - life->began_ms;
-    struct census census = {.life = life};
-    if (life->lame_until_ms &&
-        (now_ms >= life->lame_until_ms || !acceptor_has_clients(life->worker.acceptor)))
-        end_lameness(life);
-    if (passed_ms >= life->over_ms && passed_ms >= DRAIN_GIVE_MS)
-        handover_give_up(life->worker.handover);
-    conns_each(life->worker.conns, census_count, &census);
-    if (life->was_moving && !census.moving)
-        spread_anew(life, census.open, &passed_ms);
-    life->was_moving = census.moving > 0;
-
-    uint64_t goal = life->to_close;
-    if (passed_ms < life->over_ms)
-        goal = (uint64_t)((double)goal * (double)passed_ms / (double)life->over_ms);
-    else
-        census.due = census.open; /* also those that came while draining */
-    if (!census.due && goal > life->closed)
-        census.due = goal - life->closed < census.open ? goal - life->closed : census.open;
-    if (is_drained(life, &census, now_ms))
-        leave(life);
-    else if (census.due) {
-        session_finish_broadcasts(&life->worker);
-        conns_each(life->worker.conns, census_close, &census);
-    }
-}
-
-static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
-{
-    struct life *life = timer->data;
-    (void)loop;
-    (void)events;
-    if (life->phase == PHASE_DRAINING)
-        drain_step(life);
-    else if (clock_mono_ms() >= life->until_ms)
-        leave(life);
-}
-
-static void drain(struct life *life, const struct control_drain *order, struct ipc_message *m)
-{
-    struct worker *w = &life->worker;
-    if (life->phase == PHASE_STOPPING)
-        return;
-    life->reason = order->restart ? CLOSE_RESTART : CLOSE_SHUTDOWN;
-    if (order->drop) /* clients that a frame would keep away */
-        life->reason = CLOSE_DROPPED;
-    life->phase = PHASE_DRAINING;
-    life->began_ms = clock_mono_ms();
-    life->over_ms = order->over_ms > 0 ? order->over_ms : 0;
-    life->until_ms = life->began_ms + life->over_ms + DRAIN_GRACE_MS;
-    life->closed = 0;
-    life->quiet_ms = 0;
-    w->is_draining = true;
-    w->is_replaced = order->restart;
-    life->lame_until_ms = order->lame_ms ? life->began_ms + order->lame_ms : 0;
-    if (!life->lame_until_ms)
-        acceptor_stop(w->acceptor, order->restart);
-    handover_give(w->handover, m->fds, m->fd_count);
-    m->fd_count = 0;
-    struct census census = {.life = life};
-    conns_each(w->conns, census_count, &census);
-    life->to_close = census.open;
-    log_info("worker-draining", "websockets", LOG_INT(census.open + census.moving), "to_give",
-             LOG_INT(census.moving), "over_ms", LOG_INT(life->over_ms));
-    ev_timer_again(w->loop, &life->tick);
-    drain_step(life);
-}
-
-static void close_for_stop(void *data, struct conn *c)
-{
-    (void)data;
-    conn_close(c, CLOSE_SHUTDOWN);
-}
-
-static void stop(struct life *life, const char *why)
-{
-    struct worker *w = &life->worker;
-    if (life->phase == PHASE_STOPPING)
-        return;
-    log_info("worker-stopping", "reason", why, "connections", LOG_INT(conns_count(w->conns)));
-    life->phase = PHASE_STOPPING;
-    life->until_ms = clock_mono_ms() + STOP_LIMIT_MS;
-    w->is_draining = true;
-    w->is_replaced = false;
-    acceptor_stop(w->acceptor, false);
-    session_finish_broadcasts(w);
-    handover_give_up(w->handover);
-    conns_each(w->conns, close_for_stop, NULL);
-    ev_timer_again(w->loop, &life->tick);
 }
 
 /* ---- readiness ---- */
@@ -296,21 +80,22 @@ static void get_ready(struct life *life)
     ev_timer_stop(w->loop, &life->unready);
     if (!(w->acceptor = acceptor_new(w))) {
         life->status = fail(w->start, "acceptor");
-        leave(life);
+        ev_break(w->loop, EVBREAK_ALL);
         return;
     }
     counters_set(CTR_started_at_ms, (uint64_t)clock_wall_ms());
     int error = ipc_send(w->start->control_fd, CONTROL_READY, NULL, 0, -1);
     log_info("worker-ready", "slot", LOG_INT(w->start->slot), "pid", LOG_INT(getpid()));
     if (error)
-        stop(life, "master is gone");
+        drain_stop(life->drain, "master is gone");
 }
 
 /* Not before Redis is heard, unless it is away: else each new worker would degrade health. */
 static void get_ready_in_time(struct life *life)
 {
     const struct worker *w = &life->worker;
-    if (!life->is_ready && life->phase == PHASE_SERVING && subscriber_has_tried(w->subscriber) &&
+    if (!life->is_ready && drain_phase(life->drain) == DRAIN_NOT &&
+        subscriber_has_tried(w->subscriber) &&
         store_has_tried(w->store))
         get_ready(life);
 }
@@ -320,7 +105,7 @@ static void on_unready(struct ev_loop *loop, ev_timer *timer, int events)
     struct life *life = timer->data;
     (void)loop;
     (void)events;
-    if (life->phase == PHASE_SERVING)
+    if (drain_phase(life->drain) == DRAIN_NOT)
         get_ready(life);
 }
 
@@ -393,7 +178,7 @@ static void on_message(struct life *life, struct ipc_message *m)
     case CONTROL_DRAIN:
         if (m->body_len == sizeof(order)) {
             memcpy(&order, m->body, sizeof(order));
-            drain(life, &order, m);
+            drain_begin(life->drain, &order, m);
         }
         break;
     case CONTROL_TAKE:
@@ -401,7 +186,7 @@ static void on_message(struct life *life, struct ipc_message *m)
             handover_take(life->worker.handover, fd);
         break;
     case CONTROL_STOP:
-        stop(life, "told");
+        drain_stop(life->drain, "told");
         break;
     case CONTROL_ASK:
         inquest_on_ask(life->worker.inquest, m->body, m->body_len);
@@ -440,7 +225,7 @@ static void on_control(struct ev_loop *loop, ev_io *io, int events)
             return;
         if (got < 0) {
             ev_io_stop(loop, io);
-            stop(life, got == -EPIPE ? "master is gone" : "control link failed");
+            drain_stop(life->drain, got == -EPIPE ? "master is gone" : "control link failed");
             acceptor_stop(life->worker.acceptor, true);
             acceptor_abandon(life->worker.acceptor);
             return;
@@ -451,11 +236,12 @@ static void on_control(struct ev_loop *loop, ev_io *io, int events)
 
 static void on_term(struct ev_loop *loop, ev_io *io, int events)
 {
+    const struct life *life = io->data;
     struct signalfd_siginfo info;
     (void)loop;
     (void)events;
     if (read(io->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-        stop(io->data, "SIGTERM");
+        drain_stop(life->drain, "SIGTERM");
 }
 
 /* ---- each turn, each second ---- */
@@ -483,8 +269,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
         ev_timer_set(&life->more, 0., 0.);
         ev_timer_start(loop, &life->more);
     }
-    if (life->phase == PHASE_STOPPING && conns_count(life->worker.conns) == 0)
-        leave(life);
+    drain_end_turn(life->drain);
     if (life->turn_us) { /* not before the first turn */
         int64_t took_us = delivery_measure(clock_mono_us()) - life->turn_us;
         life->is_busy = took_us >= BUSY_US;
@@ -581,13 +366,12 @@ static void start_watchers(struct life *life, int term_fd)
     ev_io_init(&life->term, on_term, term_fd, EV_READ);
     ev_timer_init(&life->unready, on_unready, READY_WAIT_MS / 1000., 0.);
     ev_timer_init(&life->second, on_second, 0., 1.);
-    ev_timer_init(&life->tick, on_tick, 0., DRAIN_TICK_MS / 1000.);
     ev_timer_init(&life->more, on_more, 0., 0.);
     ev_check_init(&life->turn_start, on_turn_start);
     ev_set_priority(&life->turn_start, EV_MAXPRI); /* the last started is called first */
     ev_prepare_init(&life->turn_end, on_turn_end);
     life->control.data = life->term.data = life->unready.data = life->second.data =
-        life->tick.data = life->turn_start.data = life->turn_end.data = life;
+        life->turn_start.data = life->turn_end.data = life;
     ev_io_start(loop, &life->control);
     ev_io_start(loop, &life->term);
     ev_timer_start(loop, &life->unready);
@@ -603,7 +387,6 @@ static void stop_watchers(struct life *life)
     ev_io_stop(loop, &life->term);
     ev_timer_stop(loop, &life->unready);
     ev_timer_stop(loop, &life->second);
-    ev_timer_stop(loop, &life->tick);
     ev_timer_stop(loop, &life->more);
     ev_check_stop(loop, &life->turn_start);
     ev_prepare_stop(loop, &life->turn_end);
@@ -614,7 +397,7 @@ static void serve(struct life *life)
     struct worker *w = &life->worker;
     ev_run(w->loop, 0);
     conns_flush(w->conns, false);
-    if (life->phase == PHASE_DRAINING)
+    if (drain_phase(life->drain) == DRAIN_DRAINING)
         ipc_send(w->start->control_fd, CONTROL_DRAINED, NULL, 0, -1);
     log_info("worker-ends", "connections_left", LOG_INT(conns_count(w->conns)));
 }
@@ -628,8 +411,6 @@ int worker_run(const struct worker_start *start)
     int term_fd = -1;
     const char *missing = "loop";
 
-    if (getrandom(&life->random, sizeof(life->random), GRND_NONBLOCK) < 0)
-        life->random = (uint64_t)clock_mono_us();
     counters_attach(start->counters, start->slot);
     trace_attach(start->trace, start->slot);
     trace_set_time(clock_wall_us());
@@ -639,6 +420,8 @@ int worker_run(const struct worker_start *start)
     make_loop(w);
     if (w->loop) {
         missing = modules_make(w);
+        if (!missing && !(life->drain = drain_new(w)))
+            missing = "drain";
         term_fd = open_term();
         if (!missing && term_fd < 0)
             missing = "signals";
@@ -650,6 +433,7 @@ int worker_run(const struct worker_start *start)
         serve(life);
         stop_watchers(life);
     }
+    drain_free(life->drain);
     modules_free(w);
     if (term_fd >= 0)
         close(term_fd);
