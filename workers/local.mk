@@ -117,6 +117,8 @@ workers_libworkers_la_SOURCES = \
     workers/slab.h \
     workers/store.c \
     workers/store.h \
+    workers/store_parts.h \
+    workers/store_read.c \
     workers/subscriber.c \
     workers/subscriber.h \
     workers/tlsio.c \

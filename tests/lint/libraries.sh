@@ -11,7 +11,7 @@ jwt\.h              token_mint
 zlib\.h             deflate pages
 seccomp\.h          sandbox
 hiredis/adapters/   redislink
-hiredis             ctl_history ctl_redis ctl_stored publish redislink store subscriber
+hiredis             ctl_history ctl_redis ctl_stored publish redislink store store_parts subscriber
 cjson/|cJSON\.h     json token_mint
 systemd/            notify
 END
