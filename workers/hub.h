@@ -2,7 +2,7 @@
  * hub.h - users and their devices on this worker.
  *
  * Index only: user id -> struct user -> list of devices. Says when a user's first device came and
- * its last one left; what that means (subscribing, reading the list) is session.c's.
+ * its last one left; what that means (subscribing, reading the list) is the session's (session.h).
  */
 #ifndef BELFRY_WORKERS_HUB_H
 #define BELFRY_WORKERS_HUB_H
@@ -44,24 +44,26 @@ struct user {
     struct user *hash_next;       /* hub.c's */
     uint64_t id_hash;             /* text_hash64 of id: usertable.h */
     struct device *devices;       /* newest first */
-    struct recent *recent;        /* session.c; NULL: nothing yet */
+    struct recent *recent;        /* what they were sent: the session's; NULL: nothing yet */
     struct expected *expected;    /* session_handover.c: is kept while there is one */
-    struct store_call *reading;   /* session.c: its list is being read */
-    struct answer *answer;        /* session.c: it was read, and is not applied yet */
-    uint64_t newest_listed;       /* session.c: id of its newest stored message; 0: none */
+    struct store_call *reading;   /* session_read.c: its list is being read */
+    struct answer *answer;        /* session_read.c: it was read, and is not applied yet */
+    uint64_t newest_listed;       /* session_apply.c: id of its newest stored message; 0: none */
     struct user *line_next, *line_prev; /* in the line of its place */
     uint32_t device_count;
     uint32_t sub_seq;             /* subscriber.c: which confirmation is this subscription's */
     unsigned subscription : 2;    /* enum subscription; subscriber.c's */
     unsigned place : 2;           /* enum user_place */
     bool needs_repair : 1;        /* session.c: the link was lost since the list was read */
-    bool is_spoiled : 1;          /* session.c: the reading under way cannot serve anybody */
+    bool is_spoiled : 1;          /* session_live.c: the reading under way serves nobody any more */
     bool is_leaving : 1;          /* handover_giver.c: another worker has been told to expect it */
     uint16_t id_len;
     char id[];                    /* NUL-terminated */
 };
 
+/* NULL without memory. */
 struct hub *hub_new(void);
+/* Nobody may be in it any more but users without devices. Accepts NULL. */
 void hub_free(struct hub *h);
 /* The user, made when new. NULL without memory. */
 struct user *hub_add(struct hub *h, const char *user_id, size_t len);
@@ -72,13 +74,14 @@ struct user *hub_join(struct hub *h, struct device *d, const char *user_id, size
 bool hub_leave(struct hub *h, struct device *d);
 /* Frees a user without devices (recent must be freed by its owner before). */
 void hub_forget(struct hub *h, struct user *u);
-/* The same by the id's hash (text_hash64). Who knows some users ahead that it will look for calls
- * these two before, one step for all of them and then the next, so that what hub_find reads is
- * fetched from memory meanwhile: at 10,000 users none of it is in a cache. */
+/* NULL: no device of that user is here, nor expected. */
+struct user *hub_find(struct hub *h, const char *user_id, size_t len);
+/* The same where the id's hash (text_hash64) is known. Who knows some users ahead that it will look
+ * for calls the other two before, one step for all of them and then the next, so that what is read
+ * here is fetched from memory meanwhile: at 10,000 users none of it is in a cache. */
+struct user *hub_find_hashed(struct hub *h, const char *user_id, size_t len, uint64_t id_hash);
 void hub_prefetch_bucket(const struct hub *h, uint64_t id_hash);
 void hub_prefetch_entry(const struct hub *h, uint64_t id_hash);
-struct user *hub_find_hashed(struct hub *h, const char *user_id, size_t len, uint64_t id_hash);
-struct user *hub_find(struct hub *h, const char *user_id, size_t len);
 /* Calls fn for every user; fn may make device leave but not join, and must not forget other users
  * than u. */
 void hub_each(struct hub *h, void (*fn)(void *data, struct user *u), void *data);

@@ -105,6 +105,7 @@ workers_libworkers_la_SOURCES = \
     workers/session_handover.c \
     workers/session_handover.h \
     workers/session_answer.c \
+    workers/session_apply.c \
     workers/session_lag.c \
     workers/session_left_out.c \
     workers/session_list.c \

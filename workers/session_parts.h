@@ -1,6 +1,5 @@
 /*
- * session_parts.h - what session.c, session_read.c, session_answer.c, session_left_out.c,
- * session_live.c, session_lag.c and session_refresh.c share; nobody else's.
+ * session_parts.h - what the files of the session (session.c, session_*.c) share; nobody else's.
  */
 #ifndef BELFRY_WORKERS_SESSION_PARTS_H
 #define BELFRY_WORKERS_SESSION_PARTS_H
@@ -92,6 +91,14 @@ void session_want_reading(struct sessions *s, struct user *u);
 void session_cancel_reading(struct sessions *s, struct user *u);
 void session_start_readings(struct sessions *s);
 void session_retry_later(struct sessions *s);
+
+/* ---- session_apply.c: what the devices are given of a list ---- */
+
+/* The list may be ahead of the subscriber link: to apply it now could lose what is on its way. */
+bool session_is_ahead(struct sessions *s, struct user *u, struct answer *a);
+/* Serves all devices that waited for it; those that lag, too. False: with the last of them the user
+ * is gone. */
+bool session_apply(struct sessions *s, struct user *u, struct answer *a);
 
 /* ---- session_left_out.c: what a device was not given, and may still come live ---- */
 

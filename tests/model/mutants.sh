@@ -42,9 +42,9 @@ mutant repeats-pass recent.c alone \
     '/^bool recent_is_repeat/,/^}/s/^{/{ return false;/'
 mutant read-before-subscribe session_read.c alone \
     's/u->subscription != SUBSCRIPTION_CONFIRMED || u->reading/u->reading/'
-mutant held-dropped-on-attach session_read.c alone \
+mutant held-dropped-on-attach session_apply.c alone \
     '/^static void attach(/,/^}/s/give(a, d, &held/r.held_count = older = 0, &/'
-mutant held-dropped-on-repair session_read.c alone \
+mutant held-dropped-on-repair session_apply.c alone \
     '/^static void catch_up(/,/^}/s/give(a, d, &held/r.held_count = older = 0, &/'
 mutant live-before-full-sync session_live.c alone \
     '/^void session_relay_to(/,/^}/s/d->state == DEVICE_LIVE/d->state != DEVICE_NONE/'
@@ -52,9 +52,9 @@ mutant no-repair session.c alone \
     's/d->state = DEVICE_REPAIRING;/;/'
 mutant reading-survives-the-link session.c alone \
     '/^static void begin_repair/,/^}/s/session_cancel_reading(data, u);//'
-mutant served-by-an-older-reading session_read.c alone \
+mutant served-by-an-older-reading session_apply.c alone \
     's/d->state == DEVICE_ATTACHING && in_reading/d->state == DEVICE_ATTACHING/'
-mutant list-not-remembered session_read.c alone \
+mutant list-not-remembered session_apply.c alone \
     's/^    remember(a);//'
 mutant one-missed-too-few merge.c alone \
     '/^struct merge_result merge_attach/,/^}/s/at + 1/at + 2/;s/k > at)/k > at + 1)/'
@@ -67,16 +67,16 @@ mutant rest-not-owed session_lag.c slow \
 mutant failed-reading-forgotten session_read.c errors \
     '/^static void fail(/,/^}/s/session_retry_later(s);/;/'
 mutant link-not-awaited session_read.c trimmed \
-    's/a->is_settled || !is_ahead/1 || !is_ahead/'
+    's/a->is_settled || !session_is_ahead/1 || !session_is_ahead/'
 mutant answer-survives-the-link session_read.c busy \
     '/^void session_cancel_reading/,/^}/s/session_answer_free(u->answer);//'
 mutant marker-not-awaited marker.c trimmed \
     '/^void marker_want/,/^}/s/m->published + 1/m->published/'
-mutant left-out-forgotten session_read.c unreplayed \
+mutant left-out-forgotten session_apply.c unreplayed \
     '/^static int leave_out/,/^}/s/session_leave_out(d, ids, count)/0/'
-mutant older-held-last session_read.c trimmed \
+mutant older-held-last session_apply.c trimmed \
     '/^static size_t put_older_first/,/^}/s/return older;/return 0;/'
-mutant gap-not-told session_read.c trimmed \
+mutant gap-not-told session_apply.c trimmed \
     '/^static bool was_cut/,/^}/s/return true;/return false;/'
 mutant cut-not-told session_lag.c slow-trimmed \
     '/^static bool was_cut/,/^}/s/return [^f].*;/return false;/'
