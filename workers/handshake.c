@@ -21,7 +21,6 @@
 
 #define KEY_CHARS 24
 #define SHA1_BYTES 20
-#define RETRY_AFTER "Retry-After: 5\r\n"
 #define VERSION_HEADER "Sec-WebSocket-Version: 13\r\n"
 #define UPGRADE_HEADERS "Upgrade: websocket\r\nConnection: Upgrade\r\n" VERSION_HEADER
 #define CHALLENGE "WWW-Authenticate: Bearer\r\n"
@@ -225,7 +224,7 @@ struct refusal {
 
 /* For clients behind a proxy; others are refused when they connect. */
 static const struct refusal too_many_of_address = {429, "Too many connections from this address",
-                                                   RETRY_AFTER, false};
+                                                   ROUTER_RETRY_AFTER, false};
 
 static void refuse(struct conn *c, const struct http *h, const struct refusal *r)
 {
@@ -316,18 +315,18 @@ static struct refusal judge_memory(const struct worker *w)
     if (!pressure_is_high(w->pressure))
         return (struct refusal){0};
     counters_inc(CTR_memory_refusals);
-    return (struct refusal){503, "The server is short of memory", RETRY_AFTER, true};
+    return (struct refusal){503, "The server is short of memory", ROUTER_RETRY_AFTER, true};
 }
 
 static struct refusal judge_limits(const struct worker *w)
 {
     int64_t limit = w->opt->max_connections;
     if (w->is_draining && !w->is_replaced)
-        return (struct refusal){503, "The server is draining", RETRY_AFTER, true};
+        return (struct refusal){503, "The server is draining", ROUTER_RETRY_AFTER, true};
     if ((limit > 0 && counters_sum(w->start->counters, CTR_websockets) >= (uint64_t)limit) ||
         !conns_has_room(w->conns)) {
         counters_inc(CTR_connection_limit_refusals);
-        return (struct refusal){503, "Too many connections", RETRY_AFTER, false};
+        return (struct refusal){503, "Too many connections", ROUTER_RETRY_AFTER, false};
     }
     return (struct refusal){0};
 }
@@ -337,7 +336,7 @@ static struct refusal judge_query(const struct http *h, struct wishes *wishes)
     const char *what;
     int error = read_query(h, wishes, &what);
     if (error == -ENOMEM)
-        return (struct refusal){503, "Out of memory", RETRY_AFTER, true};
+        return (struct refusal){503, "Out of memory", ROUTER_RETRY_AFTER, true};
     if (error < 0)
         return (struct refusal){400, what, NULL, false};
     return (struct refusal){0};

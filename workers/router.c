@@ -18,7 +18,6 @@
 #include "workers/store.h"
 
 #define CHALLENGE "WWW-Authenticate: Bearer\r\n"
-#define RETRY_AFTER "Retry-After: 5\r\n"
 #define NO_REDIS "Redis is not available"
 
 struct router {
@@ -234,7 +233,7 @@ void router_refuse_socket(const struct worker *w, int fd, const struct worker_li
     char said[4096];
     if (listener->is_tls)
         return;
-    router_error_response(w, &response, status, message, NULL, "Retry-After: 5\r\n", false, false);
+    router_error_response(w, &response, status, message, NULL, ROUTER_RETRY_AFTER, false, false);
     if (response.data && !response.failed)
         send(fd, response.data, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
     text_buf_free(&response);
@@ -389,7 +388,7 @@ static void on_user(void *data, int error, struct text_span answer)
     struct reply *r = data;
     r->waiting = NULL;
     if (error)
-        reply_error(r, 503, NO_REDIS, RETRY_AFTER);
+        reply_error(r, 503, NO_REDIS, ROUTER_RETRY_AFTER);
     else if (!admission_take_user(&r->entry->claims, answer))
         refuse_token(r, TOKEN_NO_USER);
     else
@@ -404,7 +403,7 @@ static void ask_user(struct reply *r)
     }
     r->waiting = admission_ask_user(r->worker, &r->entry->claims, on_user, r);
     if (!r->waiting)
-        reply_error(r, 503, NO_REDIS, RETRY_AFTER);
+        reply_error(r, 503, NO_REDIS, ROUTER_RETRY_AFTER);
 }
 
 /* Without an answer it goes on, as connections do. */

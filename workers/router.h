@@ -3,10 +3,9 @@
  *
  * Finds the row for path and method (404, 405 with Allow; HEAD where GET works), checks who asks
  * (anyone, the user itself, administrators: 401, 403), asking Redis of the token where it must
- * (admission.h), calls the handler (api.h). A handler
- * answers at once, or keeps its struct reply until Redis answered; the connection reads no further
- * meanwhile. When it dies first, reply_abandon cancels the call that the answer waits for. Error
- * bodies have one form.
+ * (admission.h), calls the handler (api.h). A handler answers at once, or keeps its struct reply
+ * until Redis answered; the connection reads no further meanwhile. When it dies first,
+ * reply_abandon cancels the call that the answer waits for. Error bodies have one form.
  */
 #ifndef BELFRY_WORKERS_ROUTER_H
 #define BELFRY_WORKERS_ROUTER_H
@@ -64,6 +63,8 @@ void reply_json(struct reply *r, int status, struct text_buf *body);
 /* {"error": true, "message", "error_code", "status_code", "timestamp", "path", "request_id",
  * "detail"}; extra: header lines or NULL. */
 void reply_error(struct reply *r, int status, const char *message, const char *extra);
+/* extra of a 503 that may be over soon. */
+#define ROUTER_RETRY_AFTER "Retry-After: 5\r\n"
 /* The same body for refusals of the handshake. path may be NULL. */
 void router_error_response(const struct worker *w, struct text_buf *out, int status,
                            const char *message, const char *path, const char *extra,
