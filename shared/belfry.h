@@ -52,7 +52,6 @@ void belfry_close(struct belfry *b);
  *
  *   -EINVAL   user, type or payload; belfry_errmsg names the field. Nothing was sent.
  *   -EACCES   Redis refuses the user or password. The event was not stored.
- *   -ENOTSUP  rediss:// in a library built without TLS.
  *   -ETIMEDOUT, -ECONNREFUSED, -ENOENT, -EHOSTUNREACH and other errors of connecting: not sent.
  *   -EIO      Redis refused the event (belfry_errmsg has its words), or the connection broke or
  *             fell silent after it was sent: then it is unknown whether it arrived.
