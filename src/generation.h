@@ -2,10 +2,10 @@
  * generation.h - everything one generation of workers is started with: checked options, keys,
  * listeners.
  *
- * Master only. A generation is loaded as a whole or not at all; it never changes afterwards but
- * for being served. A
- * reload loads the next one beside the present one, and whichever loses is freed. Reads files, so
- * it is built at start and on reload only.
+ * Master only. A generation is loaded as a whole or not at all; it never changes afterwards but for
+ * being served, and for a new set of keys (keywatch.h). A reload loads the next one beside the
+ * present one, and whichever loses is freed. Reads files, so it is built at start and on reload
+ * only.
  */
 #ifndef BELFRY_SRC_GENERATION_H
 #define BELFRY_SRC_GENERATION_H

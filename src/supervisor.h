@@ -71,8 +71,11 @@ int supervisor_start(struct supervisor *s, const struct generation *g);
 /* Has the workers of a generation accept, now that its is_serving is set; who gets ready later does
  * so at once. */
 void supervisor_serve(struct supervisor *s, const struct generation *g);
-/* Ends the workers of one generation: bit by bit, or at once. */
+/* Ends the workers of one generation, or all: bit by bit, or at once. */
 void supervisor_drain(struct supervisor *s, uint32_t generation, const struct control_drain *how);
+void supervisor_drain_all(struct supervisor *s, const struct control_drain *how);
+void supervisor_stop(struct supervisor *s, uint32_t generation);
+void supervisor_stop_all(struct supervisor *s);
 /*
  * Hand-over. For each pair of an old and a new worker one ipc_stream_pair: all ends of an old
  * worker in one supervisor_give, each other end in a supervisor_take of its new worker; at last
@@ -88,9 +91,6 @@ int supervisor_take(struct supervisor *s, uint32_t slot, int fd);
 /* Slots of a generation in a phase, in order of their places; returns how many were written. */
 uint32_t supervisor_list(const struct supervisor *s, uint32_t generation, enum slot_phase phase,
                          uint32_t *slots, uint32_t max);
-void supervisor_stop(struct supervisor *s, uint32_t generation);
-void supervisor_stop_all(struct supervisor *s);
-void supervisor_drain_all(struct supervisor *s, const struct control_drain *how);
 /* Tells every worker to log as this process does. */
 void supervisor_send_log(struct supervisor *s);
 /* Gives every worker the tickets as they are now. */

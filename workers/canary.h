@@ -14,8 +14,9 @@
 
 #include "workers/context.h"
 
+/* NULL without memory. */
 struct canary *canary_new(struct worker *w);
-void canary_free(struct canary *c);
+void canary_free(struct canary *c); /* accepts NULL */
 /* From subscriber.c: the channel is confirmed: probe at once. */
 void canary_on_subscribed(struct canary *c);
 void canary_on_echo(struct canary *c, const char *payload, size_t len);

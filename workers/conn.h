@@ -4,16 +4,17 @@
  *
  * States: PROXY header -> TLS handshake -> HTTP (one request after another) -> WebSocket waiting
  * for its auth frame -> open -> closing -> dead. Reading stops while a reply is awaited or too much
- * waits to be written. All writing happens at the end of the loop turn (conns_flush), all freeing
- * after it: nothing that a callback calls frees its connection. Handshakes, which cost more than
- * anything else a client can ask for, wait in a line of their own and get a slice of each turn
- * (conns_admit), so that a storm of them does not stop the delivery to the connected. A device
- * leaves its session there too, so that whoever walks over devices may send to them.
+ * waits to be written. All writing but that of broadcasts (conn_send_now) happens at the end of the
+ * loop turn (conns_flush), all freeing after it: nothing that a callback calls frees its
+ * connection. Handshakes, which cost more than anything else a client can ask for, wait in a line
+ * of their own and get a slice of each turn (conns_admit), so that a storm of them does not stop
+ * the delivery to the connected. A device leaves its session there too, so that whoever walks over
+ * devices may send to them.
  *
- * Five files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
+ * Six files: conn.c (life, states, deadlines), conn_io.c (the socket, the end of a turn),
  * conn_tls.c (TLS handshakes), conn_http.c (requests), conn_ws.c (what a WebSocket client says, and
- * how it is closed);
- * conn_internal.h is what they share. RFC 6455, section 7.
+ * how it is closed), conn_handover.c (to and from another worker); conn_internal.h is what they
+ * share. RFC 6455, section 7.
  */
 #ifndef BELFRY_WORKERS_CONN_H
 #define BELFRY_WORKERS_CONN_H
@@ -47,7 +48,7 @@ struct wsock;     /* wsock.h: frame under way, pooled */
 struct admission; /* admission.h: what Redis is asked about its token */
 struct conn_kept; /* conn_http.c: bytes read and not looked at yet */
 
-/* As small as can be: a quiet client is this, and little else. */
+/* As small as can be: a quiet client is this, and little else. Monotonic: worker_now_ms. */
 struct conn {
     /* What a broadcast looks at stands first: conns_walk_next. */
     struct worker *worker;
@@ -83,7 +84,7 @@ struct conn {
     struct device device;
     struct outq outq;
     struct ev_io io;               /* io.fd is the socket */
-    /* What it does not: from flush_next on. */
+    /* From here on it is what a broadcast does not look at (WALKED_BYTES in conn.c). */
     struct conn *flush_next;       /* the next arrival, or that has something to do at the end of
                                     * this turn, or that is dead */
     struct wheel_entry deadline;   /* the nearest of all deadlines below */
@@ -92,10 +93,10 @@ struct conn {
             struct conn *early_next, *early_prev;
         };
         struct {                   /* CONN_AUTH, CONN_OPEN */
-            int64_t ping_sent_ms;  /* loop clock; 0: no pong awaited */
+            int64_t ping_sent_ms;  /* monotonic; 0: no pong awaited */
             uint64_t ping_taken_bytes; /* what the peer had taken when it was sent */
         };
-        int64_t closing_ms;        /* loop clock: of the close frame, once it is sent */
+        int64_t closing_ms;        /* monotonic: of the close frame, once it is sent */
     };
     struct http *http;             /* NULL: no request under way */
     struct reply *reply;           /* NULL: no answer awaited; set by router.c */
@@ -104,10 +105,10 @@ struct conn {
     struct admission *admission;   /* NULL: its user is known, and its token is not looked up */
     uint64_t serial;               /* connection id: see conn_id */
     uint64_t received_bytes;
-    int64_t opened_ms;             /* loop clock */
+    int64_t opened_ms;             /* monotonic */
     int64_t token_expires_ms;      /* wall clock, leeway included; 0: never */
-    int64_t last_read_ms;          /* loop clock: last sign of life */
-    int64_t phase_until_ms;        /* loop clock: the state must have changed by then; 0: none */
+    int64_t last_read_ms;          /* monotonic: last sign of life */
+    int64_t phase_until_ms;        /* monotonic: the state must have changed by then; 0: none */
     struct ip address;             /* the client's, as far as is known; none: of a unix socket */
     uint64_t user_hash;            /* of the session it had, or has; 0: none yet. fate.h */
     struct bucket rate;            /* client-message-rate */

@@ -106,8 +106,8 @@ void conn_tls_begin(struct conn *c);
 void conn_tls_end(struct conn *c);
 /* Counts that handshake-timeout is over. */
 void conn_tls_timeout(void);
-/* A step of the handshake. May lead to CONN_HTTP, without tls
- * for an answer in the clear, or end the connection; else returns what to wait for. */
+/* A step of the handshake. May lead to CONN_HTTP, without tls for an answer in the clear, or end
+ * the connection; else returns what to wait for. */
 int conn_tls_shake(struct conn *c);
 
 /* ---- conn_http.c ---- */

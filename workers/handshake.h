@@ -1,9 +1,10 @@
 /*
  * handshake.h - request -> 101 or a refusal. RFC 6455, section 4.2.
  *
- * Decides in this order: method 405, version of HTTP 400, upgrade headers 400 or 426, key 400,
- * origin 403, query 400, limits 503, token (401 with auth-failure = http; else the upgrade
- * completes and the socket is closed with 4001). Finds the token: query, Authorization, subprotocol
+ * Decides in this order: method 405, version of HTTP 400, upgrade headers 400 or 426, key 400, body
+ * 400, origin 403, query 400, limits and memory 503, bad tokens of the address 429, token (401 with
+ * auth-failure = http; else the upgrade completes and the socket is closed with 4001), connections
+ * of the address behind a proxy 429. Finds the token: query, Authorization, subprotocol
  * bearer.TOKEN; none of them: first frame.
  *
  * Subprotocols: belfry.v1 is chosen when it is offered, nothing else ever is, least of all

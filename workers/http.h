@@ -33,8 +33,7 @@ size_t http_held_bytes(const struct http *h);
 /* Feeds bytes; *used says how many belong to this request. 1: the request is whole; 0: more is
  * needed; negative: -status to answer with (400, 405 method unknown, 413 body, 431 head, 501
  * transfer coding, 503 no memory, 505 version), after which the connection must end. Nothing is
- * used past the end of a whole request: what follows an upgrade belongs to the protocol changed to.
- * */
+ * used past the end of a whole request: what follows an upgrade is of the protocol changed to. */
 int http_feed(struct http *h, const char *bytes, size_t len, size_t *used);
 /* True once the head is whole (Expect: 100-continue may be answered). */
 bool http_is_started(const struct http *h);

@@ -41,7 +41,7 @@ struct inquest {
     uint64_t last_number;
     struct kick *kicks; /* INQUEST_KICKS; NULL until there is one */
     unsigned next_kick; /* the place of the next one */
-    int64_t second;    /* of the loop's clock */
+    int64_t second;    /* monotonic */
     unsigned answered; /* in this second */
 };
 

@@ -44,7 +44,7 @@ static void add_time(struct text_buf *out, const char *name, int64_t wall_us)
     text_addf(out, wall_us ? ",\"%s\":\"%s\"" : ",\"%s\":null%s", name, text);
 }
 
-/* One on the loop's clock; 0: null. */
+/* A worker_now_ms; 0: null. */
 static void add_moment(const struct conn *c, struct text_buf *out, const char *name, int64_t ms)
 {
     int64_t ago_ms = worker_now_ms(c->worker) - ms;

@@ -1,12 +1,14 @@
 /*
  * roster.h - one connection's state as JSON, for `belfryctl show`.
  *
- * Reads only; two or three system calls for each connection. Nothing of a payload, a token or an
- * address is told: of the address only its kind.
+ * Reads only; two or three system calls for each connection. Nothing of a payload or a token is
+ * told but the token's id.
  *
- * {"id", "worker", "user": TEXT or null, "state": "tls", "http", "auth", "open", "closing",
+ * {"id", "worker", "user": TEXT or null,
+ *  "state": "proxy", "tls", "http", "auth", "open", "closing",
  *  "family": "ipv4", "ipv6", "unix" or "unknown",
- *  "address": "unix", "loopback", "private", "public" or "unknown", "tls": bool,
+ *  "address": "unix", "loopback", "private", "public" or "unknown",
+ *  "client": the address, or null: none is known, "tls": bool,
  *  "admin": bool, "compression": bool, "opened_at", "last_read_at",
  *  "ping_sent_at": null unless a pong is awaited, "token_expires_at": with jwt-leeway; null: never,
  *  "token_id": the jti, null when it cannot be revoked by it,

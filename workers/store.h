@@ -50,6 +50,7 @@ static inline struct store_user store_user_take(struct store_user *user)
 }
 void store_user_free(struct store_user *user);
 
+/* Starts connecting. NULL without memory only: Redis away is not an error. */
 struct store *store_new(struct worker *w);
 /* on_up is called whenever the link is up again, before sessions ask for lists. One listener. */
 void store_listen(struct store *s, void (*on_up)(void *data), void *data);
@@ -95,7 +96,7 @@ struct store_call *store_hget(struct store *s, const char *key, struct text_span
                               store_text_fn *fn, void *data);
 /* INFO, raw text. */
 struct store_call *store_info(struct store *s, store_text_fn *fn, void *data);
-/* PUBLISH of a probe. */
+/* PUBLISH of a marker, a question, an answer. */
 struct store_call *store_publish(struct store *s, const char *channel, struct text_span text,
                                  store_done_fn *fn, void *data);
 /* SET of the channel's name with a life of ttl_ms and PUBLISH to it, in one script: only a Redis

@@ -17,7 +17,7 @@ struct wheel;
 
 struct wheel_entry {
     struct wheel_entry *next, *prev; /* NULL when not armed */
-    int64_t at_ms;                   /* loop clock (worker_now_ms) */
+    int64_t at_ms;                   /* worker_now_ms */
 };
 
 /* on_due gets every entry whose time has come, disarmed already. */
@@ -26,7 +26,7 @@ typedef void wheel_fn(void *data, struct wheel_entry *e);
 /* loop NULL: no timer, wheel_advance is called by hand (tests). NULL without memory. */
 struct wheel *wheel_new(struct ev_loop *loop, wheel_fn *on_due, void *data);
 void wheel_free(struct wheel *w);
-/* The wheel's clock: (int64_t)(ev_now(loop) * 1000), which is worker_now_ms. */
+/* The wheel's clock, which is worker_now_ms; without a loop, where wheel_advance was last. */
 int64_t wheel_now_ms(const struct wheel *w);
 /* (Re)arms; an earlier deadline of the entry is forgotten. */
 void wheel_arm(struct wheel *w, struct wheel_entry *e, int64_t at_ms);
