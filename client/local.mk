@@ -35,6 +35,7 @@ EXTRA_DIST += \
     client/package.json \
     client/pages-for-dist \
     client/pages/admin/App.tsx \
+    client/pages/admin/format.ts \
     client/pages/admin/index.html \
     client/pages/admin/main.tsx \
     client/pages/admin/parts/Explain.tsx \

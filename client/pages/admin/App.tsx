@@ -3,10 +3,11 @@ import { Brand } from "../shared/Brand.js";
 import { ThemeSwitch } from "../shared/Theme.js";
 import { TokenForm } from "../shared/TokenForm.js";
 import { keptToken } from "../shared/token.js";
+import { shortId } from "./format.js";
 import { Explain } from "./parts/Explain.js";
 import { Figures } from "./parts/Figures.js";
 import { Plot } from "./parts/Plot.js";
-import { Instances, Reasons, Workers, shortId } from "./parts/Tables.js";
+import { Instances, Reasons, Workers } from "./parts/Tables.js";
 import { added, quantile, redisLinks, seen, type Counters, type Instance, type Point, type Stats } from "./stats.js";
 import { usePolling, type Polled } from "./usePolling.js";
 

@@ -2,9 +2,8 @@
 
 import { useState, type FormEvent } from "react";
 import { Card } from "../../shared/Card.js";
+import { ms, shortId } from "../format.js";
 import { ask } from "../stats.js";
-import { ms } from "./Figures.js";
-import { shortId } from "./Tables.js";
 
 interface TraceRecord {
   fate: string;

@@ -1,16 +1,11 @@
+import { count, ms, shortTime } from "../format.js";
 import { added, quantile, redisLinks, sum, type Counters, type Instance, type Point } from "../stats.js";
-import { count, shortTime } from "./Tables.js";
 
 const MINUTE = 30; // answers, one every two seconds
 
 function perSecond(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";
   return value >= 100 ? count(Math.round(value)) : value.toFixed(1);
-}
-
-export function ms(value: number | null): string {
-  if (value === null) return "–";
-  return `${value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
 /** The numbers to look at first. */

@@ -1,23 +1,7 @@
 import type { ReactNode } from "react";
 import { Card } from "../../shared/Card.js";
+import { count, duration, ms, shortId, shortTime } from "../format.js";
 import { linksUp, named, quantile, redisLinks, type Counters, type Instance } from "../stats.js";
-import { ms } from "./Figures.js";
-
-export const count = (n: number | undefined) => (n ?? 0).toLocaleString("en");
-/** The end tells instances of one moment apart. */
-export const shortId = (id: string) => id.slice(-8);
-
-export function shortTime(iso: string): string {
-  const at = new Date(iso);
-  const isToday = at.toDateString() === new Date().toDateString();
-  return at.toLocaleString("en-GB", isToday ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" });
-}
-
-function duration(seconds: number): string {
-  if (seconds < 120) return `${seconds} s`;
-  if (seconds < 7_200) return `${Math.floor(seconds / 60)} min`;
-  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} d`;
-}
 
 /** Columns of text are to the left, of numbers to the right. */
 interface Column<T> {
