@@ -160,6 +160,7 @@ lint_tests = \
     tests/lint/mandoc.sh \
     tests/lint/nginx.sh \
     tests/lint/options.sh \
+    tests/lint/readmes.sh \
     tests/lint/scripts.sh \
     tests/lint/size.sh \
     tests/lint/systemd.sh
