@@ -78,20 +78,6 @@ def user():
     return harness.unique()
 
 
-def _stop_all(made):
-    problems = []
-    for belfry in made:
-        try:
-            if belfry.is_running():
-                belfry.stop()
-            belfry.check_log()
-        except AssertionError as e:
-            problems.append(str(e))
-        finally:
-            belfry.end()
-    assert not problems, "\n".join(problems)
-
-
 @pytest.fixture
 def make_server(redis):
     """Makes servers that live for one test; they must stop cleanly."""
@@ -106,7 +92,7 @@ def make_server(redis):
         return belfry
 
     yield make
-    _stop_all(made)
+    harness.end_all(made)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +108,7 @@ def make_shared(redis):
         return belfry
 
     yield make
-    _stop_all(made)
+    harness.end_all(made)
 
 
 @pytest.fixture

@@ -352,6 +352,21 @@ class Belfry(Process):
         remove_directory(self.directory)
 
 
+def end_all(made):
+    """Ends these servers, which must stop cleanly and have nothing to complain of."""
+    problems = []
+    for belfry in made:
+        try:
+            if belfry.is_running():
+                belfry.stop()
+            belfry.check_log()
+        except AssertionError as e:
+            problems.append(str(e))
+        finally:
+            belfry.end()
+    assert not problems, "\n".join(problems)
+
+
 def parse_address(text):
     if text.startswith("unix:"):
         return socket.AF_UNIX, text[5:]

@@ -86,13 +86,7 @@ def managed(redis, manager):
         return server.start()
 
     yield make
-    for one in made:
-        try:
-            if one.is_running():
-                one.stop()
-            one.check_log()
-        finally:
-            one.end()
+    harness.end_all(made)
 
 
 # ---- sd_notify ----------------------------------------------------------------------------------
@@ -260,13 +254,7 @@ def activate(redis):
         return server.start()
 
     yield make
-    for one in made:
-        try:
-            if one.is_running():
-                one.stop()
-            one.check_log()
-        finally:
-            one.end()
+    harness.end_all(made)
     for s in sockets:
         s.close()
 

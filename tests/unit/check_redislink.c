@@ -290,25 +290,25 @@ START_TEST(a_server_that_says_nothing_is_given_up_in_time_and_tried_again)
 }
 END_TEST
 
-START_TEST(a_server_that_is_loading_is_tried_again)
+/* A server that says this does not get the link up, and is tried again. */
+static void is_tried_again(int kind, const char *text)
 {
-    static const char text[] = "+OK\r\n-LOADING Redis is loading the dataset in memory\r\n";
-    serve(text, sizeof(text) - 1);
-    open_link(_i);
+    serve(text, strlen(text));
+    open_link(kind);
     unit_run_until(accepted >= 2);
     ck_assert_uint_eq(ups, 0);
     serve_no_more();
+}
+
+START_TEST(a_server_that_is_loading_is_tried_again)
+{
+    is_tried_again(_i, "+OK\r\n-LOADING Redis is loading the dataset in memory\r\n");
 }
 END_TEST
 
 START_TEST(what_is_not_redis_is_given_up)
 {
-    static const char text[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
-    serve(text, sizeof(text) - 1);
-    open_link(_i);
-    unit_run_until(accepted >= 2);
-    ck_assert_uint_eq(ups, 0);
-    serve_no_more();
+    is_tried_again(_i, "HTTP/1.1 400 Bad Request\r\n\r\n");
 }
 END_TEST
 

@@ -337,33 +337,30 @@ START_TEST(the_same_byte_by_byte)
 }
 END_TEST
 
-START_TEST(a_lost_connection_is_told_as_1006)
+/* The server sends these bytes, and the client tells that it ended, and with which code. */
+static void ends_with(const char *frames, size_t len, int code)
 {
-    struct script s = {.frames = "\x81\x05he", .frames_len = 4};
+    struct script s = {.frames = frames, .frames_len = len};
     struct wsclient *c = NULL;
     struct text_span m;
     pthread_t thread;
     char why[256];
     ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
     ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 20000, &m), 0);
-    ck_assert_int_eq(wsclient_close_code(c), 1006);
+    ck_assert_int_eq(wsclient_close_code(c), code);
     wsclient_free(c);
     end_server(&s, thread);
+}
+
+START_TEST(a_lost_connection_is_told_as_1006)
+{
+    ends_with("\x81\x05he", 4, 1006);
 }
 END_TEST
 
 START_TEST(a_masked_frame_from_the_server_ends_the_connection)
 {
-    struct script s = {.frames = "\x81\x81\x01\x02\x03\x04x", .frames_len = 7};
-    struct wsclient *c = NULL;
-    struct text_span m;
-    pthread_t thread;
-    char why[256];
-    ck_assert_int_eq(open_client(&s, &thread, &c, why, sizeof(why)), 0);
-    ck_assert_int_eq(wsclient_next(c, clock_mono_ms() + 20000, &m), 0);
-    ck_assert_int_eq(wsclient_close_code(c), 1002);
-    wsclient_free(c);
-    end_server(&s, thread);
+    ends_with("\x81\x81\x01\x02\x03\x04x", 7, 1002);
 }
 END_TEST
 
