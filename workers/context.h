@@ -3,8 +3,8 @@
  * module.
  *
  * One object for each worker process, made and owned by worker.c (modules.c); every module keeps a
- * borrowed pointer to it. Members are set in start order and never replaced. This is instead of
- * globals: tests build one by hand.
+ * borrowed pointer to it. Members are set once, in the order of modules.c (the acceptor last, when
+ * the worker is ready), and never replaced. This is instead of globals: tests build one by hand.
  */
 #ifndef BELFRY_WORKERS_CONTEXT_H
 #define BELFRY_WORKERS_CONTEXT_H
