@@ -375,6 +375,55 @@ START_TEST(a_key_file_may_have_65535_bytes)
 }
 END_TEST
 
+#define SET "{\"keys\":[{\"kty\":\"oct\",\"kid\":\"a\",\"k\":\"" \
+    "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}" /* SECRET */
+
+START_TEST(a_set_of_keys_is_read_from_a_file_only)
+{
+    char *large = malloc(TOKEN_JWKS_MAX_BYTES);
+    memset(large, ' ', TOKEN_JWKS_MAX_BYTES);
+    memcpy(large, SET, strlen(SET));
+    for (size_t len = TOKEN_JWKS_MAX_BYTES - 1; len <= TOKEN_JWKS_MAX_BYTES; len++) {
+        opt.jwt_jwks_file = write_file("set", large, len);
+        if (len == TOKEN_JWKS_MAX_BYTES) {
+            refuse("jwt-jwks-file", "larger than 262143 bytes");
+            continue;
+        }
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        char *token = sign("{\"alg\":\"HS256\",\"kid\":\"a\"}", CLAIMS, "HS256", NULL, SECRET);
+        ck_assert_int_eq(verify(k, token), TOKEN_OK);
+        free(token);
+        token_keys_free(k);
+    }
+    free(large);
+    opt.jwt_jwks_file = dir;
+    refuse("jwt-jwks-file", "regular file");
+    opt.jwt_jwks_file = "/nonexistent/set";
+    refuse("jwt-jwks-file", "/nonexistent/set");
+    opt.jwt_jwks_file = write_file("set", "", 0);
+    refuse("jwt-jwks-file", "empty");
+    opt.jwt_jwks_file = write_file("set", "{\"keys\":[]}", 11);
+    refuse("jwt-jwks-file", "");
+}
+END_TEST
+
+START_TEST(a_set_with_secrets_that_everybody_can_read_is_noted)
+{
+    opt.jwt_jwks_file = write_file("set", SET, strlen(SET));
+    for (int mode = 0600; mode <= 0604; mode += 4) {
+        struct text_buf notes = {0};
+        ck_assert_int_eq(chmod(opt.jwt_jwks_file, (mode_t)mode), 0);
+        struct token_keys *k = load();
+        ck_assert_msg(k != NULL, "%s", why);
+        token_keys_notes(k, add_note, &notes);
+        ck_assert_int_eq(notes.len && strstr(notes.data, "chmod o-r"), mode == 0604);
+        token_keys_free(k);
+        text_buf_free(&notes);
+    }
+}
+END_TEST
+
 /* An RSA key of these numbers, whatever they are. */
 static EVP_PKEY *rsa_of(int bits, bool is_odd)
 {
@@ -664,7 +713,7 @@ static void make_keys(void)
 static void clean_up(void)
 {
     static const char *const names[] = {"secret", "public.pem", "private.pem", "k.pem",
-                                        "rsa",    "p256",       "p384",        "fifo"};
+                                        "rsa",    "p256",       "p384",        "fifo", "set"};
     EVP_PKEY *keys[] = {rsa, weak_rsa, p256, p384, p521, k256, ed25519, ed448};
     char path[128];
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -695,6 +744,8 @@ int main(void)
     tcase_add_test(tc, a_secret_may_hold_any_bytes);
     tcase_add_test(tc, secret_files_that_cannot_be_meant_are_refused);
     tcase_add_test(tc, a_key_file_may_have_65535_bytes);
+    tcase_add_test(tc, a_set_of_keys_is_read_from_a_file_only);
+    tcase_add_test(tc, a_set_with_secrets_that_everybody_can_read_is_noted);
     tcase_add_test(tc, rsa_keys_that_are_too_large_or_none_are_refused);
     tcase_add_test(tc, the_first_of_several_public_keys_is_used_and_that_is_noted);
     tcase_add_test(tc, public_keys_of_another_kind_are_refused);
