@@ -840,7 +840,7 @@ int master_test(const struct master_arguments *arguments, struct options *opt,
     struct privileges privileges;
     char why[512];
     int error = privileges_find(opt->user, opt->group, &privileges, why, sizeof(why));
-    if (error)
+    if (error && error != -ENOENT) /* what is not there options_check tells, and where it stands */
         report(report_data, true, why);
     if (generation_from_options(opt, &source, &g))
         return -EINVAL;

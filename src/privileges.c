@@ -48,17 +48,33 @@ static bool find_group(const char *group, gid_t *out)
     return gr != NULL;
 }
 
+static int no_user(const char *user, char *why, size_t cap)
+{
+    snprintf(why, cap, "user: there is no user \"%s\"; make it or name another", user);
+    return -ENOENT;
+}
+
+static int no_group(const char *group, char *why, size_t cap)
+{
+    snprintf(why, cap, "group: there is no group \"%s\"; make it or name another", group);
+    return -ENOENT;
+}
+
 /* Not root: what is asked for must be what we are. */
 static int keep_present(const char *user, const char *group, struct privileges *out, char *why,
                         size_t cap)
 {
     gid_t gid = getegid();
     const struct passwd *pw = *user ? find_user(user) : getpwuid(geteuid());
-    if (*user && (!pw || pw->pw_uid != geteuid())) {
+    if (*user && !pw)
+        return no_user(user, why, cap);
+    if (*user && pw->pw_uid != geteuid()) {
         snprintf(why, cap, "user: only root can switch to another user; leave the option out");
         return -EPERM;
     }
-    if (*group && (!find_group(group, &gid) || gid != getegid())) {
+    if (*group && !find_group(group, &gid))
+        return no_group(group, why, cap);
+    if (*group && gid != getegid()) {
         snprintf(why, cap, "group: only root can switch to another group; leave the option out");
         return -EPERM;
     }
@@ -77,10 +93,11 @@ static int find_switch(const char *user, const char *group, struct privileges *o
     const struct passwd *pw = find_user(*user ? user : "belfry");
     if (!pw && !*user)
         pw = find_user("nobody");
+    if (!pw && *user)
+        return no_user(user, why, cap);
     if (!pw) {
-        snprintf(why, cap, "user: there is no user \"%s\"; make it or name another",
-                 *user ? user : "nobody");
-        return -ENOENT;
+        snprintf(why, cap, "user: there is neither a user belfry nor a user nobody; name one");
+        return -EPERM;
     }
     if (!pw->pw_uid) {
         snprintf(why, cap, "user: workers do not run as root; name an unprivileged user");
@@ -90,10 +107,8 @@ static int find_switch(const char *user, const char *group, struct privileges *o
     out->uid = pw->pw_uid;
     out->gid = pw->pw_gid;
     snprintf(out->name, sizeof(out->name), "%s", pw->pw_name);
-    if (*group && !find_group(group, &out->gid)) {
-        snprintf(why, cap, "group: there is no group \"%s\"; make it or name another", group);
-        return -ENOENT;
-    }
+    if (*group && !find_group(group, &out->gid))
+        return no_group(group, why, cap);
     if (!out->gid) {
         snprintf(why, cap, "group: workers do not run in group root; name another");
         return -EPERM;

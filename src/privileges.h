@@ -26,8 +26,8 @@ struct privileges {
 /*
  * Who the workers are. user, group: the options, "" for not given. As root: user, else "belfry"
  * when it exists, else "nobody"; never uid 0. Not as root nothing can be switched: another user or
- * group than the present one is -EPERM. 0, or negative errno with a text in why that names the
- * option and the remedy.
+ * group than the present one is -EPERM. 0, -ENOENT when a user or group that was named does not
+ * exist, or another negative errno; with a text in why that names the option and the remedy.
  */
 int privileges_find(const char *user, const char *group, struct privileges *out, char *why,
                     size_t cap);

@@ -477,6 +477,14 @@ def test_test_config_says_yes(idle):
     assert done.returncode == 0, done.stdout
 
 
+def test_test_config_tells_a_missing_user_or_group_once(idle):
+    done = run(BELFRYD, "--config", idle.config, "--test-config", "--user=no-such", "--group=none")
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if "warning" not in line] == [
+        "belfryd: --user: there is no user \"no-such\"",
+        "belfryd: --group: there is no group \"none\""]
+
+
 @pytest.mark.parametrize("line, expected", [
     ("ping-intervall = 25s", "ping-interval"),
     ("ping-interval = 25 parsecs", "ping-interval"),

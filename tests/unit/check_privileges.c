@@ -121,10 +121,10 @@ START_TEST(a_user_that_does_not_exist_is_refused_by_name)
 {
     struct privileges p;
     char why[256];
-    ck_assert_int_lt(find("no-such-user", "", &p, why), 0);
-    ck_assert_ptr_nonnull(strstr(why, "user:"));
-    ck_assert_int_lt(find("", "no-such-group", &p, why), 0);
-    ck_assert_ptr_nonnull(strstr(why, "group:"));
+    ck_assert_int_eq(find("no-such-user", "", &p, why), -ENOENT);
+    ck_assert_ptr_nonnull(strstr(why, "user: there is no user \"no-such-user\""));
+    ck_assert_int_eq(find("", "no-such-group", &p, why), -ENOENT);
+    ck_assert_ptr_nonnull(strstr(why, "group: there is no group \"no-such-group\""));
 }
 END_TEST
 
