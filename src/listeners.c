@@ -349,7 +349,7 @@ static const char *open_error_text(int error)
     case -EADDRINUSE:
         return "another process listens on this address";
     case -EEXIST:
-        return "there is a file of this name that is no socket";
+        return unixsock_error_text(error);
     case -EADDRNOTAVAIL:
         return "this machine does not have this address";
     case -EACCES:

@@ -213,9 +213,11 @@ static bool write_pidfile(struct master *m)
     pid_t holder;
     int error = *path ? pidfile_write(&m->pidfile, path, &holder) : 0;
     if (error && m->is_upgraded) {
-        log_error("pid-file-not-written", "path", path, "error", log_errno(error));
+        log_error("pid-file-not-written", "path", path, "error",
+                  pidfile_error_text(path, error));
     } else if (error) {
-        fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", path, log_errno(error));
+        fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", path,
+                   pidfile_error_text(path, error));
         stop(m, "start failed");
         return false;
     }
@@ -609,7 +611,8 @@ static int open_control(struct master *m)
                              &m->control);
     if (!error)
         return 0;
-    const char *text = error == -EADDRINUSE ? "another instance uses it" : log_errno(error);
+    const char *text = error == -EADDRINUSE ? "another instance uses it"
+                                            : unixsock_error_text(error);
     if (is_given)
         return fail_start(m, MASTER_EXIT_RUNTIME, "control-socket: %s: %s", opt->control_socket,
                           text);
@@ -627,7 +630,7 @@ static int check_pidfile(struct master *m, const struct options *opt)
                           opt->pid_file, (long)holder);
     if (error)
         return fail_start(m, MASTER_EXIT_RUNTIME, "pid-file: %s: %s", opt->pid_file,
-                          log_errno(error));
+                          pidfile_error_text(opt->pid_file, error));
     return 0;
 }
 

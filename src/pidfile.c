@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shared/log.h"
+
 static pid_t read_pid(int fd)
 {
     char text[32];
@@ -31,6 +33,14 @@ int pidfile_check(const char *path, pid_t *holder)
         *holder = read_pid(fd);
     close(fd);
     return error;
+}
+
+const char *pidfile_error_text(const char *path, int error)
+{
+    struct stat st;
+    if (error == -ELOOP && !lstat(path, &st) && S_ISLNK(st.st_mode))
+        return "this is a symbolic link, which is not followed; remove it or name its target";
+    return log_errno(error);
 }
 
 /* A new file under another name, locked, with our pid in it. */

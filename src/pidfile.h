@@ -21,6 +21,8 @@ struct pidfile {
 int pidfile_check(const char *path, pid_t *holder);
 /* Checks once more, writes and locks. 0 or as pidfile_check. */
 int pidfile_write(struct pidfile *p, const char *path, pid_t *holder);
+/* What a failure of these means, and what is to be done. Valid until the next call. */
+const char *pidfile_error_text(const char *path, int error);
 /* Gives the lock up, for the next master to write the file; or takes it back when that failed. */
 void pidfile_release(struct pidfile *p);
 void pidfile_lock(struct pidfile *p);

@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "shared/log.h"
+
 static int set_path(const char *path, struct sockaddr_un *out)
 {
     size_t len = strlen(path);
@@ -96,6 +98,18 @@ int unixsock_listen(const char *path, mode_t mode, uid_t uid, gid_t gid, int bac
     file->dev = st.st_dev;
     file->ino = st.st_ino;
     return fd;
+}
+
+const char *unixsock_error_text(int error)
+{
+    switch (error) {
+    case -EADDRINUSE:
+        return "another process listens there";
+    case -EEXIST:
+        return "there is a file of this name that is no socket; remove it or choose another path";
+    default:
+        return log_errno(error);
+    }
 }
 
 void unixsock_remove(const char *path, const struct unixsock_file *file)

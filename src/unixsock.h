@@ -25,6 +25,8 @@ struct unixsock_file {
  */
 int unixsock_listen(const char *path, mode_t mode, uid_t uid, gid_t gid, int backlog,
                     struct unixsock_file *file);
+/* What a failure of unixsock_listen means, and what is to be done. Valid until the next call. */
+const char *unixsock_error_text(int error);
 /* Removes the file if it is still this one. */
 void unixsock_remove(const char *path, const struct unixsock_file *file);
 /* 0 when a process listens on path, -ECONNREFUSED or -ENOENT when none does, or another negative

@@ -512,6 +512,26 @@ def test_test_config_names_file_line_and_option(idle, line, expected):
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("option, told", [
+    ("control-socket=%s", "control-socket: %s: there is a file of this name that is no socket; "
+                          "remove it or choose another path"),
+    ("listen=unix:%s", "listen: unix:%s: there is a file of this name that is no socket; remove "
+                       "it or choose another path"),
+    ("pid-file=%s", "pid-file: %s: this is a symbolic link, which is not followed; remove it or "
+                    "name its target"),
+])
+def test_what_stands_in_the_way_is_named_with_a_remedy(idle, tmp_path, option, told):
+    path = tmp_path / "in-the-way"
+    path.write_text("kept")
+    if option.startswith("pid-file"):
+        path = tmp_path / "link"
+        path.symlink_to("in-the-way")
+    done = run(BELFRYD, "--config", idle.config, "--" + option % path)
+    assert done.returncode in (1, 2)
+    assert told % path in done.stdout
+    assert path.read_text() == "kept"
+
+
 def test_command_line_beats_environment_beats_file(redis, make_server):
     server = make_server(workers="1")
     server.stop()
