@@ -223,6 +223,21 @@ void text_add_line(struct text_buf *b, const char *bytes, size_t len)
     text_addc(b, '\n');
 }
 
+void text_tame(char *string)
+{
+    unsigned char *p = (unsigned char *)string;
+    size_t left = strlen(string);
+    while (left) {
+        size_t n = utf8_sequence(p, left);
+        bool is_obeyed = !n || is_control(p, n);
+        n = n ? n : 1;
+        if (is_obeyed)
+            memset(p, '?', n);
+        p += n;
+        left -= n;
+    }
+}
+
 void text_add_escaped(struct text_buf *b, const char *bytes, size_t len, size_t max_bytes)
 {
     size_t n = len < max_bytes ? len : max_bytes;

@@ -45,6 +45,9 @@ void text_add_json(struct text_buf *b, const char *bytes, size_t len);
  * between tokens becomes blanks, DEL and U+0080 to U+009F escapes (a valid text has them in strings
  * only), and where it is no JSON after all, C0 escapes, too, and what is not UTF-8 U+FFFD. */
 void text_add_line(struct text_buf *b, const char *bytes, size_t len);
+/* In place: of the string a terminal obeys nothing. Control characters, C1 too, and what is not
+ * UTF-8 (some terminals take 0x80 to 0x9F for C1) become '?'. */
+void text_tame(char *string);
 /* Appends bytes made safe for a log line: printable ASCII as is, quotes and backslash escaped, all
  * else \xNN; at most max_bytes of input, then "...". */
 void text_add_escaped(struct text_buf *b, const char *bytes, size_t len, size_t max_bytes);

@@ -148,7 +148,7 @@ void ctl_say(const char *format, ...)
     va_start(ap, format);
     vsnprintf(line, sizeof(line), format, ap);
     va_end(ap);
-    ctl_tame(line);
+    text_tame(line);
     fprintf(stderr, "belfryctl: %s\n", line);
 }
 

@@ -14,15 +14,6 @@ struct text_span ctl_reply_span(const struct text_buf *reply)
     return (struct text_span){reply->data, reply->len};
 }
 
-void ctl_tame(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
-        if (*p < 0x20 || *p == 0x7f)
-            *p = '?';
-        else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
-            p[0] = p[1] = '?';
-}
-
 const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap)
 {
     struct text_span value;
@@ -33,7 +24,7 @@ const char *ctl_text_of(struct text_span object, const char *name, char *out, si
     }
     for (char *p = out; (p = strchr(p, '\n'));)
         *p = ' ';
-    ctl_tame(out);
+    text_tame(out);
     return out;
 }
 

@@ -13,10 +13,8 @@
 #include "shared/text.h"
 
 struct text_span ctl_reply_span(const struct text_buf *reply);
-/* Control characters become '?', those of U+0080 to U+009F too, which some terminals take for the
- * start of an escape sequence. */
-void ctl_tame(char *text);
-/* A string member, decoded, control characters made harmless; empty when it is longer than cap. */
+/* A string member, decoded, its line feeds blanks, tame (text.h); empty when it is longer than
+ * cap. */
 const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap);
 long long ctl_number_of(struct text_span object, const char *name);
 double ctl_real_of(struct text_span object, const char *name);

@@ -103,6 +103,26 @@ START_TEST(json_for_a_terminal_is_one_line_without_controls)
 }
 END_TEST
 
+START_TEST(of_tame_text_a_terminal_obeys_nothing)
+{
+    static const char *const pairs[][2] = {
+        {"", ""},
+        {"gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80", "gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80"},
+        {"\x1b[2J\n\x7f", "?[2J??"},
+        {"\xc2\x9b" "2J\xc2\xa0", "??2J\xc2\xa0"},
+        {"\x9b" "2J \x80 \xff", "?2J ? ?"},
+        {"cut short \xe2\x82", "cut short ??"},
+        {"\xe2\x9b" "2J", "??2J"}, /* what follows a lead byte may be C1 as well */
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        char text[64];
+        snprintf(text, sizeof(text), "%s", pairs[i][0]);
+        text_tame(text);
+        ck_assert_str_eq(text, pairs[i][1]);
+    }
+}
+END_TEST
+
 START_TEST(escaped_text_is_printable_and_bounded)
 {
     struct text_buf b = {0};
@@ -386,6 +406,7 @@ int main(void)
     tcase_add_test(tc, json_strings_are_escaped);
     tcase_add_test(tc, json_strings_replace_what_is_not_utf8);
     tcase_add_test(tc, json_for_a_terminal_is_one_line_without_controls);
+    tcase_add_test(tc, of_tame_text_a_terminal_obeys_nothing);
     tcase_add_test(tc, escaped_text_is_printable_and_bounded);
     tcase_add_test(tc, lists_split_at_commas_and_trim_blanks);
     tcase_add_test(tc, spans_are_compared_with_strings);
