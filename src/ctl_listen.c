@@ -199,6 +199,15 @@ static int url_with_query(struct listener *l, struct wsclient_url *out)
 
 /* ---- the token ---- */
 
+/* token: given, may be NULL. */
+static void set_token(struct listener *l, char *token)
+{
+    if (l->token)
+        explicit_bzero(l->token, strlen(l->token));
+    free(l->token);
+    l->token = token;
+}
+
 static int read_token_file(struct listener *l, const char *file)
 {
     struct text_buf b = {0};
@@ -208,8 +217,7 @@ static int read_token_file(struct listener *l, const char *file)
     }
     while (b.len > 0 && strchr(" \t\r\n", b.data[b.len - 1]))
         b.data[--b.len] = '\0';
-    free(l->token);
-    l->token = b.data; /* NULL for an empty file */
+    set_token(l, b.data); /* NULL for an empty file */
     return CTL_DONE;
 }
 
@@ -230,12 +238,10 @@ static int get_token(struct listener *l)
         char *minted = NULL;
         struct token_request what = {.user_id = user, .ttl_ms = TOKEN_TTL_MS};
         result = ctl_mint(l->c, &what, &minted);
-        if (result == CTL_DONE) {
-            free(l->token);
-            l->token = minted;
-        }
+        if (result == CTL_DONE)
+            set_token(l, minted);
     } else if (!l->token) {
-        l->token = strdup(token);
+        set_token(l, strdup(token));
     }
     if (result != CTL_DONE)
         return result;
@@ -517,9 +523,7 @@ int ctl_listen(struct ctl *c)
         catch_signals();
         result = listen_on(l);
     }
-    if (l->token)
-        explicit_bzero(l->token, strlen(l->token));
-    free(l->token);
+    set_token(l, NULL);
     text_buf_free(&l->url);
     free(l);
     return result;
