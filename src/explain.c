@@ -3,6 +3,7 @@
 #include "src/explain.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,6 +40,7 @@ struct question {
     uint32_t brought_by;       /* slot that brought it, but for belfryctl's */
     uint32_t next_ring;        /* rings before it are read */
     uint32_t asked, answered;  /* workers */
+    uint32_t relay;            /* the slot that was asked to ask the others; OTHERS_ASKED */
     bool was_asked[COUNTERS_MAX_SLOTS];
     bool has_told[COUNTERS_MAX_SLOTS];
     enum others others;
@@ -109,6 +111,21 @@ static int source_of(struct question *q, const char *instance, uint32_t trace_si
 
 /* ---- answers ---- */
 
+/* Why the other instances were not asked. */
+static void write_failure(const struct question *q, struct text_buf *out)
+{
+    char text[96];
+    const char *why = q->others == OTHERS_FAILED ? log_errno(q->error)
+                      : q->others == OTHERS_ASKED ? "no answer from Redis in time"
+                                                  : "no worker has a link to Redis";
+    if (q->others == OTHERS_ASKED && !q->has_told[q->relay]) {
+        snprintf(text, sizeof(text), "the worker of slot %u, which was to ask them, is silent",
+                 q->relay);
+        why = text;
+    }
+    text_add_json(out, why, strlen(why));
+}
+
 static void write_head(const struct question *q, struct text_buf *out)
 {
     uint64_t reached = q->links > q->own_links ? q->links - q->own_links : 0;
@@ -127,12 +144,8 @@ static void write_head(const struct question *q, struct text_buf *out)
               q->others == OTHERS_REACHED ? "true" : "false");
     if (q->others == OTHERS_REACHED)
         text_adds(out, "null");
-    else {
-        const char *why = q->others == OTHERS_FAILED ? log_errno(q->error)
-                          : q->others == OTHERS_ASKED ? "no answer from Redis in time"
-                                                      : "no worker has a link to Redis";
-        text_add_json(out, why, strlen(why));
-    }
+    else
+        write_failure(q, out);
     text_addf(out, ",\"links\":%llu,\"answered\":%llu}", (unsigned long long)reached,
               (unsigned long long)q->links_answered);
 }
@@ -292,8 +305,10 @@ static void ask_workers(struct question *q)
             continue;
         q->asked++;
         q->was_asked[slot] = true;
-        if (asks_others)
+        if (asks_others) {
             q->others = OTHERS_ASKED;
+            q->relay = slot;
+        }
     }
 }
 

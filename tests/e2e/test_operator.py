@@ -166,6 +166,19 @@ async def test_a_worker_that_does_not_answer_is_told(make_server, user):
     assert await client.closed() == KICKED
 
 
+async def test_when_others_were_not_asked_the_silent_worker_is_named_not_redis(make_server, user):
+    server = make_server(workers="2")
+    relay = min(server.status()["workers"], key=lambda w: w["slot"])  # the first with its links up
+    os.kill(relay["pid"], signal.SIGSTOP)
+    try:
+        err = (await actl(server, "kick", user, "--timeout=300ms", expect=FAILED)).err
+    finally:
+        os.kill(relay["pid"], signal.SIGCONT)
+    assert ("other instances could not be asked: the worker of slot %d, which was to ask them, is "
+            "silent" % relay["slot"]) in err
+    assert "Redis" not in err
+
+
 async def test_a_draining_instance_is_reached_too(make_server, server, user):
     other = make_server(drain_time="30s")
     clients = [await Client.attach(other, user) for _ in range(3)]
