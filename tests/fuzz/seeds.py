@@ -621,6 +621,17 @@ def text():
     yield b'quote"\\\x00\x7f\xff\xed\xa0\x80'
 
 
+# {"alg":"ES256","kid":"c"}, {"sub":"u1","exp":1769860900}: signed once by the key whose public half
+# stands in fuzz_token.c. Such a signature (r, s) is as good as (r, -s).
+ES256_SIGNED = (
+    "eyJhbGciOiJFUzI1NiIsImtpZCI6ImMifQ.eyJzdWIiOiJ1MSIsImV4cCI6MTc2OTg2MDkwMH0"
+)
+ES256_SIGNATURES = (
+    "wdBOGo11qYgN59KkBAGTyA7NScQtaj0hcfn0cGq6H2YyXknWJhd6qhWwwfI_hb96r_bCgPQdAsTmm5gkwrQrdg",
+    "wdBOGo11qYgN59KkBAGTyA7NScQtaj0hcfn0cGq6H2bNobYo2eiFVupPPg3AekCFDPA4LLL6m8ANHjKeOa8How",
+)
+
+
 def tokens():
     good = {"sub": "u1", "exp": 1769860900}
     head = json.dumps({"alg": "HS256", "typ": "JWT"})
@@ -648,6 +659,19 @@ def tokens():
     yield signed(0, good, '{"alg":"HS256","crit":["exp"]}')
     yield signed(0, good, '{"alg":"HS256","\\u0061lg":"none"}')
     yield signed(0, good, '{"alg":"RS256"}')
+    curve = json.dumps({"alg": "EdDSA"})
+    for flags in (16, 17):
+        yield signed(flags, good, curve)
+    yield signed(16, {"sub": "u1"}, '{"alg":"EdDSA","kid":"none of this name"}')
+    yield signed(16, good, '{"alg":"EdDSA","kid":"c"}')
+    yield signed(16, {"sub": "u1", "exp": 1}, curve)
+    yield signed(19, {"app": app, "iss": "me", "aud": "you", "exp": 9e9}, curve)
+    yield signed(16, good)
+    yield signed(0, good, curve)
+    for signature in ES256_SIGNATURES:
+        yield f"\0{ES256_SIGNED}.{signature}"
+        yield f"\0{ES256_SIGNED}.{signature[:-1]}w"
+        yield f"\2{ES256_SIGNED}.{signature}"
 
 
 def upgrade():
