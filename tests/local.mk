@@ -101,6 +101,7 @@ e2e_tests = \
     tests/e2e/test_belfryctl.py \
     tests/e2e/test_bench_incoming.py \
     tests/e2e/test_bench_reload.py \
+    tests/e2e/test_bench_tokens.py \
     tests/e2e/test_chaos.py \
     tests/e2e/test_commands.py \
     tests/e2e/test_crash.py \
@@ -212,7 +213,7 @@ AM_TESTS_ENVIRONMENT = \
 
 # The scripts look for programs and libraries that check_PROGRAMS does not name.
 $(e2e_tests:.py=.log): belfryd belfryctl
-tests/e2e/test_bench_reload.log: tests/bench/belfry-bench
+tests/e2e/test_bench_reload.log tests/e2e/test_bench_tokens.log: tests/bench/belfry-bench
 
 # --- soak and chaos ------------------------------------------------------------------------------
 include tests/chaos/local.mk

@@ -43,6 +43,7 @@ static const char usage[] =
     "  --connections=N     clients (1000)\n"
     "  --users=N           users they belong to (as many)\n"
     "  --first-user=N      number of the first of them, for two at the same server (0)\n"
+    "  --tokens=FILE       tokens made elsewhere, one a line, the first for user number 0\n"
     "  --connect-rate=N    connections begun in a second (as fast as they are taken)\n"
     "  --processes=N       that hold them (as the limit of open files asks for)\n"
     "  --size=BYTES        of a message (200)\n"
@@ -70,10 +71,11 @@ static const char usage[] =
     "  --json              one JSON object\n";
 
 enum {
-    ARG_URL = 256, ARG_CONNECTIONS, ARG_USERS, ARG_FIRST_USER, ARG_CONNECT_RATE, ARG_PROCESSES,
-    ARG_SIZE, ARG_MESSAGES, ARG_WARMUP, ARG_WINDOW, ARG_RATE, ARG_STORE, ARG_DURING, ARG_SECONDS,
-    ARG_LIMIT, ARG_PID, ARG_READY, ARG_HELLO, ARG_BEAT, ARG_RETURN, ARG_RETURN_WITHIN,
-    ARG_PROTOCOL, ARG_PUBLISH_URL, ARG_CENTRIFUGO, ARG_NAME, ARG_JSON, ARG_HELP
+    ARG_URL = 256, ARG_CONNECTIONS, ARG_USERS, ARG_FIRST_USER, ARG_TOKENS, ARG_CONNECT_RATE,
+    ARG_PROCESSES, ARG_SIZE, ARG_MESSAGES, ARG_WARMUP, ARG_WINDOW, ARG_RATE, ARG_STORE,
+    ARG_DURING, ARG_SECONDS, ARG_LIMIT, ARG_PID, ARG_READY, ARG_HELLO, ARG_BEAT, ARG_RETURN,
+    ARG_RETURN_WITHIN, ARG_PROTOCOL, ARG_PUBLISH_URL, ARG_CENTRIFUGO, ARG_NAME, ARG_JSON,
+    ARG_HELP
 };
 
 static const struct option names[] = {
@@ -81,6 +83,7 @@ static const struct option names[] = {
     {"connections", required_argument, NULL, ARG_CONNECTIONS},
     {"users", required_argument, NULL, ARG_USERS},
     {"first-user", required_argument, NULL, ARG_FIRST_USER},
+    {"tokens", required_argument, NULL, ARG_TOKENS},
     {"connect-rate", required_argument, NULL, ARG_CONNECT_RATE},
     {"processes", required_argument, NULL, ARG_PROCESSES},
     {"size", required_argument, NULL, ARG_SIZE},
@@ -152,6 +155,28 @@ static int take_pid(struct bench *b, const char *text)
     return 0;
 }
 
+static int take_tokens(struct bench *b, const char *path)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len;
+    int result = 0;
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        bench_say("--tokens: %s: %s", path, strerror(errno));
+        return -EINVAL;
+    }
+    while (!result && (len = getline(&line, &cap, f)) > 0)
+        result = text_list_add(&b->tokens, line, (size_t)len - (line[len - 1] == '\n'));
+    free(line);
+    fclose(f);
+    if (!b->tokens.count) {
+        bench_say("--tokens: %s: there is none", path);
+        result = -EINVAL;
+    }
+    return result;
+}
+
 static int take_option(struct bench *b, int which, const char *name)
 {
     uint32_t *number = NULL;
@@ -159,6 +184,7 @@ static int take_option(struct bench *b, int which, const char *name)
     case ARG_URL: return take_url(b, optarg);
     case ARG_PID: return take_pid(b, optarg);
     case ARG_READY: b->is_open_ready = !strcmp(optarg, "open"); return 0;
+    case ARG_TOKENS: return take_tokens(b, optarg);
     case ARG_HELLO: b->hello = optarg; return 0;
     case ARG_PUBLISH_URL: b->publish_url = optarg; return 0;
     case ARG_NAME: b->name = optarg; return 0;
@@ -229,6 +255,10 @@ static int complete(struct bench *b)
         b->rate = 200;
     if (!b->beat)
         b->beat = 4;
+    if (b->tokens.count && b->tokens.count < (size_t)b->first_user + b->users) {
+        bench_say("--tokens: %zu of them are too few", b->tokens.count);
+        return -EINVAL;
+    }
     if (b->processes > BENCH_CROWDS_MAX || b->connections > 10000000) {
         bench_say("--processes: at most %d", BENCH_CROWDS_MAX);
         return -EINVAL;
@@ -283,6 +313,7 @@ int bench_args(int argc, char **argv, struct bench *b, bool *is_over)
 
 void bench_args_free(struct bench *b)
 {
+    text_list_free(&b->tokens);
     keys_fini(&b->keys);
     options_free(b->options);
 }

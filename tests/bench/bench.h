@@ -33,6 +33,7 @@ struct bench {
     const char *name;        /* goes into the report */
     struct options *options; /* the server's: where it listens, its secret, its Redis */
     struct keys keys;
+    struct text_list tokens; /* by number of user; none: they are made with the secret */
     char host[256];
     int port;
     const char *path;        /* {token} and {user_id} are put in; NULL: /ws?token={token} */

@@ -317,14 +317,16 @@ static int make_clients(struct child *ch, uint32_t first)
     ch->clients = calloc(ch->count, sizeof(*ch->clients));
     if (!ch->clients)
         return -ENOMEM;
-    if (ch->b->options->jwt_secret_file[0])
+    if (ch->b->options->jwt_secret_file[0] && !ch->b->tokens.count)
         result = token_keys_load(ch->b->options, &keys, why, sizeof(why));
     for (uint32_t i = 0; i < ch->count && !result; i++) {
         struct client *c = &ch->clients[i];
         c->fd = -1;
         c->index = first + i;
         c->user = c->index % ch->b->users;
-        if (keys)
+        if (ch->b->tokens.count)
+            c->token = ch->b->tokens.items[ch->b->first_user + c->user];
+        else if (keys)
             result = token_mint(keys,
                                 &(struct token_request){.user_id = bench_user(ch->b, c->user, user),
                                                         .ttl_ms = TOKEN_TTL_MS},

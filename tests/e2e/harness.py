@@ -841,6 +841,17 @@ def make_certificate(directory):
     return certificate, key
 
 
+def make_key(directory, name, *arguments):
+    """(private key, path of the public one): a pair for tokens."""
+    private = os.path.join(directory, name + ".pem")
+    public = os.path.join(directory, name + ".pub")
+    subprocess.run(["openssl", "genpkey", "-out", private, *arguments], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    with open(private, encoding="ascii") as f:
+        return f.read(), public
+
+
 def trusting(certificate):
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False

@@ -199,24 +199,14 @@ async def test_the_admin_claim_may_be_a_dotted_path_and_a_list(particular, user)
 # ---- key pairs ----------------------------------------------------------------------------------
 
 
-def make_key(directory, name, *arguments):
-    private = os.path.join(directory, name + ".pem")
-    public = os.path.join(directory, name + ".pub")
-    subprocess.run(["openssl", "genpkey", "-out", private, *arguments], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
-    with open(private, encoding="ascii") as f:
-        return f.read(), public
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     pytest.importorskip("cryptography")
     directory = str(tmp_path_factory.mktemp("keys"))
-    return {"RS256": make_key(directory, "rsa", "-algorithm", "RSA", "-pkeyopt",
-                              "rsa_keygen_bits:2048"),
-            "ES256": make_key(directory, "ec", "-algorithm", "EC", "-pkeyopt",
-                              "ec_paramgen_curve:P-256")}
+    return {"RS256": harness.make_key(directory, "rsa", "-algorithm", "RSA", "-pkeyopt",
+                                      "rsa_keygen_bits:2048"),
+            "ES256": harness.make_key(directory, "ec", "-algorithm", "EC", "-pkeyopt",
+                                      "ec_paramgen_curve:P-256")}
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
