@@ -202,7 +202,7 @@ static int forget(struct source *s, struct text_span body)
 {
     struct unpack in = unpack_of(body);
     struct place *p = place_of(s, &in);
-    if (!p)
+    if (!p || p == s->current) /* who is just coming cannot be said not to come */
         return -EBADMSG;
     session_expected_drop(p->expected);
     p->expected = NULL;

@@ -449,6 +449,23 @@ START_TEST(who_was_expected_and_does_not_come_is_forgotten)
 }
 END_TEST
 
+START_TEST(who_is_just_coming_is_not_forgotten)
+{
+    struct text_buf body = {0};
+    begin_taking();
+    expect(&body, "alice");
+    begin_user(&body, clock_mono_ms());
+    pack_u32(&body, 1);
+    pack_u32(&body, 0);
+    say(HANDOVER_FORGET, &body, -1);
+    pack_u8(&body, true);
+    say(HANDOVER_USER_END, &body, -1);
+    unit_run_until(ends == 1);
+    ck_assert_uint_eq(conns_count(unit_worker.conns), 1);
+    text_buf_free(&body);
+}
+END_TEST
+
 START_TEST(a_taker_of_another_version_is_given_nothing)
 {
     struct conn some = {.state = CONN_OPEN}, over_tls = {.state = CONN_OPEN};
@@ -488,6 +505,7 @@ int main(void)
     tcase_add_loop_test(t, a_kick_meets_nobody_else_and_nobody_who_connected_since, 0, 2);
     tcase_add_test(t, only_so_many_kicks_are_remembered);
     tcase_add_test(t, who_was_expected_and_does_not_come_is_forgotten);
+    tcase_add_test(t, who_is_just_coming_is_not_forgotten);
     tcase_add_test(t, a_taker_of_another_version_is_given_nothing);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
