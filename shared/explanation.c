@@ -188,6 +188,8 @@ static void add_devices(const struct explanation *q, struct text_buf *b)
 
 static void add_slot(void *data, struct text_span slot)
 {
+    if (json_kind(slot) != JSON_KIND_NUMBER)
+        return;
     text_addc(data, ' ');
     text_add(data, slot.ptr, slot.len);
 }

@@ -37,7 +37,8 @@ static int ask(struct ctl *c, const char *what, const char *word, struct text_bu
 
 static void add_silent(void *data, struct text_span slot)
 {
-    text_addf(data, " %.*s", (int)slot.len, slot.ptr);
+    if (json_kind(slot) == JSON_KIND_NUMBER)
+        text_addf(data, " %.*s", (int)slot.len, slot.ptr);
 }
 
 /* Did every worker of the instance answer? If not, it is told. */

@@ -14,18 +14,21 @@ struct text_span ctl_reply_span(const struct text_buf *reply)
     return (struct text_span){reply->data, reply->len};
 }
 
-const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap)
+const char *ctl_text(struct text_span value, char *out, size_t cap)
 {
-    struct text_span value;
-    out[0] = '\0';
-    if (json_find(object, name, &value)) {
-        long n = json_string_decode(value, out, cap - 1);
-        out[n > 0 ? n : 0] = '\0';
-    }
+    long n = json_string_decode(value, out, cap - 1);
+    out[n > 0 ? n : 0] = '\0';
     for (char *p = out; (p = strchr(p, '\n'));)
         *p = ' ';
     text_tame(out);
     return out;
+}
+
+const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap)
+{
+    struct text_span value;
+    out[0] = '\0';
+    return json_find(object, name, &value) ? ctl_text(value, out, cap) : out;
 }
 
 long long ctl_number_of(struct text_span object, const char *name)

@@ -13,8 +13,10 @@
 #include "shared/text.h"
 
 struct text_span ctl_reply_span(const struct text_buf *reply);
-/* A string member, decoded, its line feeds blanks, tame (text.h); empty when it is longer than
- * cap. */
+/* A string, decoded, its line feeds blanks, tame (text.h); empty when it is longer than cap, or no
+ * string. */
+const char *ctl_text(struct text_span value, char *out, size_t cap);
+/* The same of a member. */
 const char *ctl_text_of(struct text_span object, const char *name, char *out, size_t cap);
 long long ctl_number_of(struct text_span object, const char *name);
 double ctl_real_of(struct text_span object, const char *name);

@@ -10,16 +10,21 @@
 #include "src/ctl.h"
 #include "src/ctl_reply.h"
 
+static void add_address(void *data, struct text_span address)
+{
+    struct text_buf *b = data;
+    char text[256];
+    text_addf(b, "%s%s", b->data[b->len - 1] == ' ' ? "" : ",",
+              ctl_text(address, text, sizeof(text)));
+}
+
 static void add_listeners(struct text_buf *b, struct text_span status)
 {
     struct text_span list, metrics;
     char text[256];
     text_adds(b, "listen      ");
-    if (json_find(status, "listen", &list) && list.len > 2) {
-        for (size_t i = 1; i + 1 < list.len; i++)
-            if (list.ptr[i] != '"')
-                text_addc(b, list.ptr[i]);
-    }
+    if (json_find(status, "listen", &list))
+        json_scan_array(list.ptr, list.len, add_address, b);
     if (json_find(status, "metrics_listen", &metrics) && json_kind(metrics) == JSON_KIND_STRING)
         text_addf(b, "; metrics %s", ctl_text_of(status, "metrics_listen", text, sizeof(text)));
     text_addc(b, '\n');
