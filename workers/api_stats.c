@@ -30,7 +30,7 @@ static const struct {
 static struct text_span info_find(struct text_span info, const char *field)
 {
     size_t len = strlen(field);
-    const char *end = info.ptr + info.len;
+    const char *end = info.len ? info.ptr + info.len : info.ptr;
     for (const char *line = info.ptr; line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
         if (!stop)
