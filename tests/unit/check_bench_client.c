@@ -33,9 +33,9 @@ int64_t bench_now_ns(void)
     return now_ns;
 }
 
-const char *bench_user(const struct bench *b, uint32_t user, char out[BENCH_USER_BYTES])
+const char *bench_user(const struct bench *whose, uint32_t user, char out[BENCH_USER_BYTES])
 {
-    (void)b;
+    (void)whose;
     snprintf(out, BENCH_USER_BYTES, "u%" PRIu32, user);
     return out;
 }
