@@ -80,7 +80,7 @@ static const char *begun_by(const char *name)
 const char *options_nearest(const char *given)
 {
     char name[OPTIONS_NAME_BYTES * 2] = "";
-    for (size_t i = 0; given[i] && i < sizeof(name) - 1; i++)
+    for (size_t i = 0; i < sizeof(name) - 1 && given[i]; i++)
         name[i] = given[i] == '_' ? '-' : (char)tolower((unsigned char)given[i]);
     const char *best = begun_by(name);
     if (best)
