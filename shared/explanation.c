@@ -186,22 +186,12 @@ static void add_devices(const struct explanation *q, struct text_buf *b)
                   q->stored.position >= 0 ? "; it is in the list for those that come" : "");
 }
 
-static void add_slot(void *data, struct text_span slot)
-{
-    if (json_kind(slot) != JSON_KIND_NUMBER)
-        return;
-    text_addc(data, ' ');
-    text_add(data, slot.ptr, slot.len);
-}
-
 static void add_silent(struct text_span workers, struct text_buf *b)
 {
-    struct text_span silent;
     if (number_of(workers, "answered") >= number_of(workers, "asked"))
         return;
     text_adds(b, "note       not every worker answered in time: slot");
-    if (json_find(workers, "silent", &silent))
-        json_scan_array(silent.ptr, silent.len, add_slot, b);
+    inquiry_add_silent(workers, b);
     text_addc(b, '\n');
 }
 

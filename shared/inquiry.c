@@ -300,3 +300,18 @@ int inquiry_read_answer(const char *bytes, size_t len, struct inquiry_message *o
         return -EINVAL;
     return reading.error;
 }
+
+static void add_slot(void *data, struct text_span slot)
+{
+    if (json_kind(slot) != JSON_KIND_NUMBER)
+        return;
+    text_addc(data, ' ');
+    text_add(data, slot.ptr, slot.len);
+}
+
+void inquiry_add_silent(struct text_span workers, struct text_buf *out)
+{
+    struct text_span silent;
+    if (json_find(workers, "silent", &silent))
+        json_scan_array(silent.ptr, silent.len, add_slot, out);
+}

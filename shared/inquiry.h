@@ -128,5 +128,8 @@ bool inquiry_number(struct text_span object, const char *name, int64_t min, int6
 /* A decoded string of at most cap - 1 bytes without NUL, NUL-terminated; its length, -1 when it is
  * none. */
 long inquiry_string(struct text_span object, const char *name, char *out, size_t cap);
+/* Of an answer's "workers", the slots that are silent, each with a blank before it. What is no
+ * number is left out: who answers may be anybody. */
+void inquiry_add_silent(struct text_span workers, struct text_buf *out);
 
 #endif

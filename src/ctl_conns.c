@@ -35,12 +35,6 @@ static int ask(struct ctl *c, const char *what, const char *word, struct text_bu
     return result;
 }
 
-static void add_silent(void *data, struct text_span slot)
-{
-    if (json_kind(slot) == JSON_KIND_NUMBER)
-        text_addf(data, " %.*s", (int)slot.len, slot.ptr);
-}
-
 /* Did every worker of the instance answer? If not, it is told. */
 static bool is_complete(struct text_span reply)
 {
@@ -48,9 +42,7 @@ static bool is_complete(struct text_span reply)
     if (ctl_number_of(workers, "answered") >= ctl_number_of(workers, "asked"))
         return true;
     struct text_buf slots = {0};
-    struct text_span silent;
-    if (json_find(workers, "silent", &silent))
-        json_scan_array(silent.ptr, silent.len, add_silent, &slots);
+    inquiry_add_silent(workers, &slots);
     ctl_say("not every worker answered in time: slot%s", slots.data ? slots.data : "s unknown");
     text_buf_free(&slots);
     return false;

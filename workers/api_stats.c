@@ -30,7 +30,9 @@ static const struct {
 static struct text_span info_find(struct text_span info, const char *field)
 {
     size_t len = strlen(field);
-    const char *end = info.len ? info.ptr + info.len : info.ptr;
+    if (!info.len) /* and no address either */
+        return (struct text_span){NULL, 0};
+    const char *end = info.ptr + info.len;
     for (const char *line = info.ptr; line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
         if (!stop)
